@@ -1,0 +1,106 @@
+"""What an operator may write: the model of the configuration file, its defaults, and how a file becomes a `Config`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. 0 switches a timer off, except `client_head` and `connect`. (P): restarts with every byte that moves.
+
+    The first two run before the Host field has named an instance; until then the largest value of any instance holds.
+    """
+
+    client_head: float = 10.0  # accept, or first byte of a later request, to the end of its head
+    client_idle: float = 75.0  # between two exchanges of a connection
+    client_body: float = 30.0  # (P) waiting for bytes of a request body
+    request_total: float = 300.0  # first byte of a request to the end of its body
+    client_write: float = 60.0  # (P) answer waiting, client takes nothing
+    connect: float = 2.0  # one attempt to connect to a replica
+    connect_total: float = 5.0  # all attempts for one request
+    response_head: float = 60.0  # end of the request to the head of the answer
+    response_body: float = 300.0  # (P) between bytes of an answer
+    upstream_idle: float = 4.0  # idle connection to a replica that gave no Keep-Alive hint
+    tunnel_idle: float = 3600.0  # (P) tunnel without a byte in either direction
+    tunnel_half_close: float = 30.0  # tunnel after the first side has finished
+    linger: float = 2.0  # after an early answer: read and discard before closing
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes, the rest numbers. The first three hold, until the instance is known, at the largest of any instance."""
+
+    request_line: int = 8192
+    request_head: int = 15360  # start line and fields; Node refuses above 16,384, and the proxy adds some fields
+    request_fields: int = 100
+    response_head: int = 65536
+    response_fields: int = 200
+    request_body: int = 0  # 0: no limit; bodies are streamed
+    buffer: int = 65536  # bytes waiting for a slow side before reading from the other pauses
+    exchanges: int = 1024  # at once on one replica, per worker; tunnels not counted
+    idle_connections: int = 256  # kept to one replica, per worker
+    connect_attempts: int = 3  # for one request
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    policy: str = "round-robin"  # round-robin | least-connections | random-two
+    affinity: str = "dashboard"  # none | dashboard | all
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    mode: str = "deny"  # deny
+    admin_root: str = "/"
+    allow: tuple[str, ...] = ()  # "/path" or "GET /path" or "GET,HEAD /path": exact
+    deny: tuple[str, ...] = ()  # the same forms: the path and everything below it
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    name: str
+    hosts: tuple[str, ...]  # lower-case; empty: any host
+    ha: bool
+    static: tuple[tuple[str, int], ...]  # host, port of each replica
+    balance: Balance = field(default_factory=Balance)
+    gate: Gate = field(default_factory=Gate)
+    replica_header: str = "id"  # id | name | off
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    limits: Limits = field(default_factory=Limits)
+    trusted_proxies: tuple[str, ...] = ()  # networks in CIDR notation
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    host: str
+    port: int
+    connections: int = 0  # open at once over all workers; 0: half of the soft limit of open files, less 64
+
+
+@dataclass(frozen=True, slots=True)
+class Ops:
+    host: str = "127.0.0.1"
+    port: int = 9090
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    delay: float = 5.0  # seconds: keep accepting after SIGTERM
+    deadline: float = 25.0  # seconds from SIGTERM: what still runs is aborted
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    access: str = "json"  # json | off
+    level: str = "info"  # debug | info | warning | error
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    listen: tuple[Listen, ...]
+    instances: tuple[Instance, ...]
+    ops: Ops = field(default_factory=Ops)
+    workers: int = 0  # 0: auto
+    drain: Drain = field(default_factory=Drain)
+    log: Log = field(default_factory=Log)

@@ -1,0 +1,1 @@
+"""Everything that runs per request, compiled, and nothing else."""

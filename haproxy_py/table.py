@@ -1,0 +1,71 @@
+"""The table: everything a worker must know to carry traffic, as one immutable snapshot.
+
+Control builds a table from the configuration and from discovery and sends it whole to every worker; a worker swaps a
+pointer. Nothing in a table is ever changed: a difference, however small, is a new table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from haproxy_py.config import Limits, Timeouts
+
+
+class ReplicaState(Enum):
+    """What a replica may be given. (`kubernetes-discovery` conditions; a static replica is always ready.)"""
+
+    READY = "ready"  # new exchanges and tunnels
+    DRAINING = "draining"  # finishes what it has; new work only while no replica of the instance is ready
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaEntry:
+    """One replica of an instance."""
+
+    name: str  # pod name, or host:port of a static replica: the `replica` label of metrics
+    id: str  # short id: hexadecimal digits of a hash of the name; what the world is told
+    token: str  # opaque value of the affinity cookie
+    host: str  # IP address or host name
+    port: int
+    slot: int  # its block in the shared counters
+    state: ReplicaState = ReplicaState.READY
+
+
+@dataclass(frozen=True, slots=True)
+class GateRules:
+    """The gate of one instance, ready for matching: names are lower-case segments without slashes."""
+
+    admin_root: tuple[str, ...]  # segments of `gate.admin_root`; empty for `/`
+    names: frozenset[str]  # first segments that belong to the admin surface (used with admin root `/`)
+    pairs: frozenset[tuple[str, str]]  # first two segments that do
+    allow: tuple[tuple[frozenset[str], str], ...]  # (methods, exact path as received); no methods means every method
+    deny: tuple[tuple[frozenset[str], tuple[str, ...]], ...]  # (methods, segments of a path whose whole tree is denied)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceEntry:
+    """One instance: its hosts, its replicas and its settings."""
+
+    name: str
+    slot: int  # its block in the shared counters
+    hosts: tuple[str, ...]  # lower-case, without port; empty: every host that no other instance names
+    ha: bool  # True: the gate refuses; False: admin traffic passes and keeps to one replica
+    replicas: tuple[ReplicaEntry, ...]  # sorted by name
+    policy: str  # "round-robin" | "least-connections" | "random-two"
+    affinity: str  # "none" | "dashboard" | "all"
+    cookie: str  # name of the affinity cookie
+    replica_header: str  # "id" | "name" | "off"
+    gate: GateRules
+    timeouts: Timeouts
+    limits: Limits
+    trusted_proxies: tuple[str, ...]  # networks in CIDR notation
+    discovered: bool = True  # False until discovery has answered once: 503 discovery_pending
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The whole routing state of one moment."""
+
+    version: int
+    instances: tuple[InstanceEntry, ...]
