@@ -1,4 +1,4 @@
-"""What an operator may write: the model of the configuration file, its defaults, and how a file becomes a `Config`."""
+"""What an operator may write: the model of the configuration and its defaults. `config_file` turns a file into it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes in bytes, the rest numbers. The first three hold, until the instance is known, at the largest of any instance."""
+    """Sizes in bytes, the rest numbers.
+
+    The first three hold, until the Host field has named an instance, at the largest of any instance.
+    """
 
     request_line: int = 8192
     request_head: int = 15360  # start line and fields; Node refuses above 16,384, and the proxy adds some fields

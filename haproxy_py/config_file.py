@@ -1,0 +1,350 @@
+"""How a configuration file, or the flags that replace one, becomes a `Config`.
+
+Strict on purpose: a key that is not known, or that only a later version will act on, is an error, because a proxy that
+ignores what it was told is worse than one that does not start. Workers do not import this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from haproxy_py import config_values as values
+from haproxy_py import counters
+from haproxy_py.config import Balance, Config, Drain, Gate, Instance, Limits, Listen, Log, Ops, Timeouts
+from haproxy_py.config_error import ConfigError, Place, Problem, Problems
+from haproxy_py.config_reader import (
+    Reader,
+    duration,
+    is_true,
+    kept,
+    list_of,
+    number,
+    once,
+    read_keys,
+    section,
+    size,
+    text_only,
+    word,
+)
+from haproxy_py.config_tree import MAX_BYTES, Mapping, Node, Scalar, describe, read_tree
+from haproxy_py.config_tree import Sequence as ListNode
+
+__all__ = ["ConfigError", "Place", "Problem", "from_flags", "load", "parse"]
+
+MAX_INSTANCES = counters.MAX_INSTANCES - 1
+"""Slot 0 of the counters belongs to no instance."""
+
+MAX_INSTANCE_REPLICAS = 1024
+"""Replicas of one instance. Kubernetes itself truncates an Endpoints object at 1,000 addresses."""
+
+MAX_WORKERS = 128
+"""Each is a process with its own counters; more than any machine this runs on has CPUs."""
+
+MAX_CONNECTIONS = 1_000_000
+"""Open client connections: more than a process may have files."""
+
+MAX_HOSTS = 256
+"""Hosts of one instance."""
+
+MAX_RULES = 256
+"""Entries of one of `gate.allow`, `gate.deny`, `trusted_proxies`: they are walked in order for a request."""
+
+KIB = 1024
+MIB = 1024 * KIB
+
+HEAD_SCRATCH = 96 * KIB
+"""The data path rewrites heads in a buffer of this size: the maxima of request_line and request_head fit together."""
+
+# What a later version will read, with what to do until then.
+_LATER_LISTEN = {"tls": "end TLS in front of this proxy (ingress, load balancer) and remove this key"}
+_LATER_OPS = {"token_file": "there is no call yet that changes something; remove this key"}
+_LATER_REPLICAS = {
+    "dns": 'list the replicas under "static"',
+    "kubernetes": 'list the replicas under "static"',
+}
+_LATER_INSTANCE = {
+    "health": "a replica that does not accept a connection is passed over; remove this key",
+    "retries": "limits.connect_attempts bounds the attempts to connect; remove this key",
+}
+_LATER_MODES = {"strict": 'write "deny", and name further paths under gate.deny'}
+_HA_AUTO = '"auto" is not available yet: write true or false'
+
+
+def load(path: str | Path) -> Config:
+    """The configuration in a file. Raises `ConfigError` with every problem, also when the file cannot be read."""
+    source = str(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError((Problem(Place(source), f"cannot be read: {error.strerror or error}"),)) from error
+    if len(data) > MAX_BYTES:
+        raise ConfigError((Problem(Place(source), f"the file is larger than {values.spell_size(MAX_BYTES)}"),))
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line_start = data.rfind(b"\n", 0, error.start) + 1
+        place = Place(source, data.count(b"\n", 0, error.start) + 1, error.start - line_start + 1)
+        raise ConfigError((Problem(place, "the file is not UTF-8"),)) from error
+    return parse(text, source)
+
+
+def parse(text: str, source: str) -> Config:
+    """The configuration in a text; `source` names it in messages. Raises `ConfigError` with every problem."""
+    problems = Problems()
+    tree = read_tree(text, source, problems)
+    return _read_config(tree, problems)
+
+
+def from_flags(
+    listen: str, replicas: Sequence[str], ha: bool = False, ops: str | None = None, workers: str | None = None
+) -> Config:
+    """The configuration that flags of `run` stand for: one instance named `default` for any host.
+
+    Texts are as on the command line, checks as for a file. Raises `ConfigError`; its places are the flags.
+    """
+    here = Place("command line")
+
+    def tree(flag: Place = here, /, **entries: Node) -> Mapping:
+        return Mapping(dict(entries), {key: node.place for key, node in entries.items()}, flag)
+
+    def written(flag: str, text: str, kind: str = "text") -> Scalar:
+        return Scalar(text, kind, Place(flag))
+
+    static = ListNode(tuple(written("--replica", url) for url in replicas), Place("--replica"))
+    instance = tree(
+        name=written("--name", "default"),
+        ha=written("--ha", str(ha).lower(), "boolean"),
+        replicas=tree(Place("--replica"), static=static),
+    )
+    root: dict[str, Node] = {
+        "listen": ListNode((tree(address=written("--listen", listen)),), here),
+        "instances": ListNode((instance,), here),
+    }
+    if ops is not None:
+        root["ops"] = tree(address=written("--ops", ops))
+    if workers is not None:
+        root["workers"] = written("--workers", workers)
+    return _read_config(tree(**root), Problems())
+
+
+# --- sections ---
+
+
+def _read_ha(node: Node, problems: Problems) -> bool | None:
+    if isinstance(node, Scalar) and node.kind == "boolean":
+        return is_true(node)
+    is_auto = isinstance(node, Scalar) and node.text == "auto"
+    problems.add(node.place, _HA_AUTO if is_auto else f"expected true or false, found {describe(node)}")
+    return None
+
+
+def _check_timeouts(timeouts: Timeouts) -> str | None:
+    if timeouts.connect_total and timeouts.connect_total < timeouts.connect:
+        total, one = values.spell_duration(timeouts.connect_total), values.spell_duration(timeouts.connect)
+        return f"connect_total ({total}, all attempts) must not be below connect ({one}, one attempt)"
+    return None
+
+
+def _check_limits(limits: Limits) -> str | None:
+    if limits.request_line > limits.request_head:
+        line, head = values.spell_size(limits.request_line), values.spell_size(limits.request_head)
+        return f"request_line ({line}) must not exceed request_head ({head}), which it is part of"
+    return None
+
+
+def _check_drain(drain: Drain) -> str | None:
+    if drain.deadline <= drain.delay:
+        deadline, delay = values.spell_duration(drain.deadline), values.spell_duration(drain.delay)
+        return f"deadline ({deadline}) must exceed delay ({delay}): both count from SIGTERM"
+    return None
+
+
+_NO_ZERO = ("client_head", "connect")
+_read_timeouts = section(
+    Timeouts,
+    {field.name: duration(may_be_off=field.name not in _NO_ZERO) for field in dataclasses.fields(Timeouts)},
+    _check_timeouts,
+)
+# Minima: what a browser needs. Maxima: the scratch buffers of the data path, and the memory a slow client may hold.
+_read_limits = section(
+    Limits,
+    {
+        "request_line": size(512, 32 * KIB),
+        "request_head": size(1 * KIB, 64 * KIB),
+        "request_fields": number(10, 200),
+        "response_head": size(1 * KIB, 256 * KIB),
+        "response_fields": number(10, 500),
+        "request_body": size(1, 1024 * 1024 * MIB, may_be_off=True),
+        "buffer": size(4 * KIB, 16 * MIB),
+        "exchanges": number(1, 65536),
+        "idle_connections": number(0, 65536),
+        "connect_attempts": number(1, 16),
+    },
+    _check_limits,
+)
+_read_balance = section(
+    Balance,
+    {"policy": word("round-robin", "least-connections", "random-two"), "affinity": word("none", "dashboard", "all")},
+)
+_read_drain = section(Drain, {"delay": duration(), "deadline": duration(may_be_off=False)}, _check_drain)
+_read_log = section(Log, {"access": word("json", "off"), "level": word("debug", "info", "warning", "error")})
+
+
+def _read_gate(node: Node, problems: Problems) -> Gate:
+    def rules() -> Reader[tuple[str, ...]]:
+        rule = text_only(kept(values.gate_rule), '"/path" or "GET /path"')
+        return list_of(once(rule, {}), MAX_RULES, may_be_empty=True)
+
+    readers: dict[str, Reader[Any]] = {
+        "mode": word("deny", later=_LATER_MODES),
+        "admin_root": text_only(values.admin_root, "a path like / or /admin"),
+        "allow": rules(),
+        "deny": rules(),
+    }
+    return section(Gate, readers)(node, problems)
+
+
+class _Addresses:
+    """The addresses this proxy listens on: they may not overlap, and no replica may be one of them."""
+
+    def __init__(self) -> None:
+        self._taken: list[tuple[Place, tuple[str, int]]] = []
+
+    def read(self, node: Node, problems: Problems) -> tuple[str, int] | None:
+        address = text_only(values.address, "HOST:PORT")(node, problems)
+        if address is not None:
+            overlapped = self._overlapped(address)
+            if overlapped:
+                problems.add(node.place, f"{values.spell_address(*address)} is already taken: {overlapped}")
+            self.take(node.place, address)
+        return address
+
+    def take(self, place: Place, address: tuple[str, int]) -> None:
+        """Take an address that nobody wrote down."""
+        self._taken.append((place, address))
+
+    def read_replica(self, node: Node, problems: Problems) -> tuple[str, int] | None:
+        replica = text_only(values.replica_url, "a URL like http://127.0.0.1:1880")(node, problems)
+        overlapped = self._overlapped(replica) if replica else None
+        if overlapped:
+            # DSC-13: requests would go in a circle.
+            problems.add(node.place, f"a replica cannot be the proxy itself, which listens there: {overlapped}")
+        return replica
+
+    def _overlapped(self, address: tuple[str, int]) -> Place | None:
+        for place, taken in self._taken:
+            if values.may_be_same(taken, address):
+                return place
+        return None
+
+
+def _read_listen(addresses: _Addresses) -> Reader[Listen]:
+    readers: dict[str, Reader[Any]] = {"address": addresses.read, "connections": number(1, MAX_CONNECTIONS, auto=True)}
+
+    def read(node: Node, problems: Problems) -> Listen:
+        found = read_keys(node, readers, problems, needed=["address"], later=_LATER_LISTEN)
+        host, port = found.pop("address", ("", 0))
+        return Listen(host, port, **found)
+
+    return read
+
+
+def _read_ops(addresses: _Addresses) -> Reader[Ops]:
+    def read(node: Node, problems: Problems) -> Ops:
+        found = read_keys(node, {"address": addresses.read}, problems, later=_LATER_OPS)
+        return Ops(*found.get("address", ()))
+
+    return read
+
+
+def _read_replicas(addresses: _Addresses) -> Reader[tuple[tuple[str, int], ...]]:
+    def read(node: Node, problems: Problems) -> tuple[tuple[str, int], ...] | None:
+        urls = list_of(once(addresses.read_replica, {}), MAX_INSTANCE_REPLICAS)
+        found = read_keys(node, {"static": urls}, problems, later=_LATER_REPLICAS)
+        if isinstance(node, Mapping):
+            sources = [key for key in ("static", "dns", "kubernetes") if key in node.values]
+            if len(sources) != 1:
+                named = " and ".join(sources) or "none"
+                problems.add(node.place, f"expected exactly one of static, dns and kubernetes, found {named}")
+        return found.get("static")
+
+    return read
+
+
+def _read_instances(addresses: _Addresses) -> Reader[tuple[Instance, ...]]:
+    names: dict[str, Place] = {}
+    hosts: dict[str, Place] = {}
+    name: Reader[str] = text_only(values.instance_name, "a name")
+    host: Reader[str] = text_only(values.host_name, "a host name")
+    network: Reader[str] = text_only(values.network, "a network like 10.0.0.0/8")
+    readers: dict[str, Reader[Any]] = {
+        "name": once(name, names),
+        "hosts": list_of(once(host, hosts), MAX_HOSTS),
+        "ha": _read_ha,
+        "replicas": _read_replicas(addresses),
+        "balance": _read_balance,
+        "gate": _read_gate,
+        "replica_header": word("id", "name", "off"),
+        "timeouts": _read_timeouts,
+        "limits": _read_limits,
+        "trusted_proxies": list_of(network, MAX_RULES, may_be_empty=True),
+    }
+
+    def read_instance(node: Node, problems: Problems) -> Instance:
+        needed = ["name", "ha", "replicas"]
+        found = read_keys(node, readers, problems, needed=needed, later=_LATER_INSTANCE)
+        required = {
+            "name": found.pop("name", ""),
+            "hosts": found.pop("hosts", ()),
+            "ha": found.pop("ha", True),
+            "static": found.pop("replicas", ()),
+        }
+        return Instance(**required, **found)
+
+    def read(node: Node, problems: Problems) -> tuple[Instance, ...] | None:
+        instances = list_of(read_instance, MAX_INSTANCES)(node, problems)
+        _check_any_host(node, problems)
+        total = sum(len(instance.static) for instance in instances or ())
+        if total > counters.MAX_REPLICAS:
+            problems.add(node.place, f"{total} replicas in all are too many: at most {counters.MAX_REPLICAS}")
+        return instances
+
+    return read
+
+
+def _check_any_host(node: Node, problems: Problems) -> None:
+    """Two instances that take any host: a request could belong to either."""
+    first: Place | None = None
+    for item in node.items if isinstance(node, ListNode) else ():
+        if not isinstance(item, Mapping) or "hosts" in item.values:
+            continue
+        if first:
+            problems.add(item.place, f'key "hosts" is missing, but {first} has none either: only one may take any host')
+        first = first or item.place
+
+
+def _read_config(tree: Node, problems: Problems) -> Config:
+    addresses = _Addresses()
+    readers: dict[str, Reader[Any]] = {
+        "listen": list_of(_read_listen(addresses), 64),
+        "ops": _read_ops(addresses),
+        "workers": number(1, MAX_WORKERS, auto=True),
+        "instances": _read_instances(addresses),
+        "drain": _read_drain,
+        "log": _read_log,
+    }
+    if not _names_ops_address(tree):
+        addresses.take(Place("the default of ops.address"), (Ops().host, Ops().port))
+    # In this order, wherever they stand in the file: replicas are compared with the own addresses.
+    found = read_keys(tree, readers, problems, needed=["listen", "instances"])
+    problems.raise_if_any()
+    return Config(**found)
+
+
+def _names_ops_address(tree: Node) -> bool:
+    ops = tree.values.get("ops") if isinstance(tree, Mapping) else None
+    return isinstance(ops, Mapping) and "address" in ops.values
