@@ -1,0 +1,19 @@
+cdef class Gate:
+    # Settings; nothing here changes after construction.
+    cdef bytes admin_root  # b"/x/y", lower-case; empty for admin root `/`
+    cdef frozenset names  # b"flows": first segments that are denied
+    cdef frozenset pairs  # b"dashboard/api": first two segments that are denied
+    cdef dict allow  # exact path as received -> methods; no methods means every method
+    cdef tuple deny  # (methods, b"/some/tree"): no methods means every method
+    # For each first letter of a first segment the lengths of the names (of the pairs' first halves) that begin with it,
+    # as a set of bits: most requests are seen not to match any name without making an object.
+    cdef unsigned long long name_lengths[256]
+    cdef unsigned long long pair_lengths[256]
+
+    # -1: may pass; else the index in `counters.GATE_RULES` of the rule that denies.
+    cdef int judge(self, const char *path, Py_ssize_t size, bytes method) except -2
+    cdef int judge_spelled(self, const unsigned char *path, Py_ssize_t size, bytes method) except -2
+    cdef int judge_reading(self, const unsigned char *text, Py_ssize_t size, bytes method) except -2
+    cdef int judge_names(self, const unsigned char *text, Py_ssize_t size) except -2
+    cdef bint is_allowed(self, const unsigned char *path, Py_ssize_t size, bytes method) except -1
+    cdef bint is_on_deny_list(self, const unsigned char *text, Py_ssize_t size, bytes method) except -1

@@ -1,0 +1,380 @@
+"""The gate: which paths belong to the admin side of Node-RED and are refused while an instance is in HA mode.
+
+The path is the request target, in absolute form reduced to its path, up to the first `?` (GATE-1). It is only judged
+here; what is forwarded is the target as it came. The message's own rules (no fragment, no `\\`, no control octets, one
+target form) have been applied before, but nothing below relies on them.
+
+Rules, in the order in which they are asked:
+
+1. `allow` (GATE-10): a path that equals an entry octet for octet may pass, with one of its methods. It opens that one
+   spelling and nothing below it.
+2. A path is read in six ways (GATE-2): as received, percent-decoded once, and decoded twice; each with `..` kept as a
+   segment and with `..` resolved. In every reading `\\` counts as `/`, every segment is cut at its first `;`, empty
+   and `.` segments are dropped, and letters compare without regard to ASCII case. The readings differ because
+   Node-RED's own parts differ: Express matches routes on the path undecoded, the editor's file server decodes and
+   resolves, and proxies in between may do either. One denied reading is enough to deny (GATE-3).
+3. With admin root `/` (GATE-4) a reading is denied if it has no segment (`editor_page`), if its first segment is one of
+   the names (`admin_route`), or if its first two are one of the pairs (`dashboard_admin`).
+4. With another admin root (GATE-5) a reading is denied if it begins with the root's segments (`admin_root`). Names and
+   pairs then mean nothing: all that they name has moved below that root.
+5. With any admin root (GATE-7) a segment `_debug` is denied if `dashboard` stands before it, or `datastore` or
+   `statestore` behind it (`dashboard_debug`). It hands out a widget's data, and it follows the dashboard's base path,
+   which flows choose.
+6. `deny`: a reading that begins with the segments of an entry is denied for the entry's methods (`deny_list`).
+
+Methods count in rules 1 and 6 only (GATE-6). The verdict does not depend on whether the instance is in HA mode: where
+it is not, a denial marks admin traffic, which then keeps to one replica.
+
+Time and memory are linear in the length of the path, whatever it holds.
+"""
+
+import cython
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cython.cimports.libc.stdlib import free, malloc
+from cython.cimports.libc.string import memchr, memcpy
+
+from haproxy_py.counters import GATE_RULES
+from haproxy_py.table import GateRules
+
+# Verdicts as C constants, taken from the closed set that the counters are laid out by.
+EDITOR_PAGE = cython.declare(cython.int, GATE_RULES.index("editor_page"))
+ADMIN_ROUTE = cython.declare(cython.int, GATE_RULES.index("admin_route"))
+ADMIN_ROOT = cython.declare(cython.int, GATE_RULES.index("admin_root"))
+DASHBOARD_ADMIN = cython.declare(cython.int, GATE_RULES.index("dashboard_admin"))
+DASHBOARD_DEBUG = cython.declare(cython.int, GATE_RULES.index("dashboard_debug"))
+DENY_LIST = cython.declare(cython.int, GATE_RULES.index("deny_list"))
+MAY_PASS = cython.declare(cython.int, -1)
+
+UNDERSCORE = cython.declare(cython.int, 0x5F)
+
+# The segments of GATE-7. In `/dashboard/_debug/datastore` they lie 10 octets before and 7 behind the middle one.
+DASHBOARD = cython.declare(bytes, b"dashboard")
+DEBUG = cython.declare(bytes, b"_debug")
+DATASTORE = cython.declare(bytes, b"datastore")
+STATESTORE = cython.declare(bytes, b"statestore")
+
+
+@cython.final
+@cython.cclass
+class Gate:
+    """The gate of one instance. Judging changes nothing in it."""
+
+    def __init__(self, rules: GateRules):
+        self.admin_root = b"".join(b"/" + segment.lower().encode() for segment in rules.admin_root)
+        self.names = frozenset(name.lower().encode() for name in rules.names)
+        self.pairs = frozenset(f"{first}/{second}".lower().encode() for first, second in rules.pairs)
+        self.allow = {}
+        for methods, path in rules.allow:
+            known = self.allow.get(path.encode())
+            every = not methods or known == frozenset()
+            self.allow[path.encode()] = frozenset() if every else _in_bytes(methods) | (known or frozenset())
+        self.deny = tuple(
+            # Node answers HEAD by the handler of GET, so who denies GET has denied that handler.
+            (
+                _in_bytes(methods | {"HEAD"} if "GET" in methods else methods),
+                b"".join(b"/" + segment.lower().encode() for segment in segments),
+            )
+            for methods, segments in rules.deny
+        )
+        at: cython.int
+        for at in range(256):
+            self.name_lengths[at] = 0
+            self.pair_lengths[at] = 0
+        for name in self.names:
+            if name:
+                self.name_lengths[cython.cast(cython.uchar, name[0])] |= _length_bit(len(name))
+        for pair in self.pairs:
+            first = pair.partition(b"/")[0]
+            if first:
+                self.pair_lengths[cython.cast(cython.uchar, first[0])] |= _length_bit(len(first))
+
+    def rule_for(self, path: bytes, method: bytes) -> str | None:
+        """The name of the rule that denies a path, or None if it may pass: `judge` for tests and tools."""
+        verdict: cython.int = self.judge(PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path), method)
+        return None if verdict == MAY_PASS else GATE_RULES[verdict]
+
+    @cython.cfunc
+    @cython.exceptval(-2, check=False)
+    def judge(self, path: cython.p_const_char, size: cython.Py_ssize_t, method: bytes) -> cython.int:
+        """MAY_PASS (-1), or the index in GATE_RULES of the rule that denies. Reads `path[:size]` only.
+
+        Raises MemoryError: a path that cannot be judged must not be forwarded.
+        """
+        text: cython.p_const_uchar = cython.cast(cython.p_const_uchar, path)
+        if size < 0:
+            raise ValueError("a path has no negative size")
+        if self.allow and self.is_allowed(text, size, method):
+            return MAY_PASS
+        if not is_plain(text, size):
+            return self.judge_spelled(text, size, method)
+        if text[size - 1] == b"/":  # size is 1 at least: a plain path begins with a slash
+            size -= 1
+        return self.judge_reading(text, size, method)
+
+    @cython.cfunc
+    @cython.exceptval(-2, check=False)
+    def judge_spelled(self, path: cython.p_const_uchar, size: cython.Py_ssize_t, method: bytes) -> cython.int:
+        """The verdict of all six readings, for a path that is not plain."""
+        # Two copies: the path as far as it is decoded, and one reading of it, which may be one octet longer.
+        memory: cython.p_uchar = cython.cast(cython.p_uchar, malloc(2 * size + 1))
+        if memory is cython.NULL:
+            raise MemoryError
+        decoded: cython.p_uchar = memory
+        reading: cython.p_uchar = memory + size
+        verdict: cython.int
+        length: cython.Py_ssize_t
+        before: cython.Py_ssize_t
+        _decodings: cython.int
+        resolve: cython.bint
+        try:
+            if size > 0:
+                memcpy(decoded, path, size)
+            for _decodings in range(3):
+                for resolve in range(2):
+                    length = write_reading(reading, decoded, size, resolve)
+                    verdict = self.judge_reading(reading, length, method)
+                    if verdict != MAY_PASS:
+                        return verdict
+                before = size
+                size = decode_in_place(decoded, size)
+                if size == before:  # nothing left to decode: further readings repeat these
+                    return MAY_PASS
+            return MAY_PASS
+        finally:
+            free(memory)
+
+    @cython.cfunc
+    @cython.exceptval(-2, check=False)
+    def judge_reading(self, text: cython.p_const_uchar, size: cython.Py_ssize_t, method: bytes) -> cython.int:
+        """The verdict of one reading, written as every segment with a slash before it: `/a/b`; empty without segments."""
+        verdict: cython.int
+        if PyBytes_GET_SIZE(self.admin_root) > 0:
+            if is_below(text, size, self.admin_root):
+                return ADMIN_ROOT
+        else:
+            verdict = self.judge_names(text, size)
+            if verdict != MAY_PASS:
+                return verdict
+        if names_debug(text, size):
+            return DASHBOARD_DEBUG
+        if self.deny and self.is_on_deny_list(text, size, method):
+            return DENY_LIST
+        return MAY_PASS
+
+    @cython.cfunc
+    @cython.exceptval(-2, check=False)
+    def judge_names(self, text: cython.p_const_uchar, size: cython.Py_ssize_t) -> cython.int:
+        """GATE-4: the verdict of one reading under admin root `/`."""
+        if size == 0:
+            return EDITOR_PAGE
+        end: cython.Py_ssize_t = segment_end(
+            text, 1, size
+        )  # a reading that is not empty begins with a slash and an octet
+        letter: cython.uchar = fold(text[1])
+        bit: cython.ulonglong = _length_bit(end - 1)
+        segments: bytes
+        if self.name_lengths[letter] & bit:
+            segments = PyBytes_FromStringAndSize(cython.cast(cython.p_const_char, text + 1), end - 1)
+            if segments.lower() in self.names:
+                return ADMIN_ROUTE
+        if end < size and self.pair_lengths[letter] & bit:
+            end = segment_end(text, end + 1, size)
+            segments = PyBytes_FromStringAndSize(cython.cast(cython.p_const_char, text + 1), end - 1)
+            if segments.lower() in self.pairs:
+                return DASHBOARD_ADMIN
+        return MAY_PASS
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def is_allowed(self, path: cython.p_const_uchar, size: cython.Py_ssize_t, method: bytes) -> cython.bint:
+        methods = self.allow.get(PyBytes_FromStringAndSize(cython.cast(cython.p_const_char, path), size))
+        return methods is not None and (not methods or method in methods)
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def is_on_deny_list(self, text: cython.p_const_uchar, size: cython.Py_ssize_t, method: bytes) -> cython.bint:
+        prefix: bytes
+        for methods, prefix in self.deny:  # noqa: SIM110 (a generator would be an object for every path)
+            if is_below(text, size, prefix) and (not methods or method in methods):
+                return True
+        return False
+
+
+def _in_bytes(methods):
+    return frozenset(method.encode() for method in methods)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _length_bit(length: cython.Py_ssize_t) -> cython.ulonglong:
+    """The bit of a segment's length; the last one stands for all that are longer."""
+    return cython.cast(cython.ulonglong, 1) << (length if 0 <= length < 63 else 63)
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def fold(octet: cython.uchar) -> cython.uchar:
+    """ASCII lower case."""
+    return octet + 32 if 0x41 <= octet <= 0x5A else octet
+
+
+# Every function below walks a pointer. Each proves its range where it reads: the position is compared with the end in
+# the same expression or in the condition just before it.
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def is_plain(text: cython.p_const_uchar, size: cython.Py_ssize_t) -> cython.bint:
+    """Whether all six readings are the path itself, less one slash at its end.
+
+    So it is when the path begins with a slash, no segment but the last is empty, none begins with a dot, and nothing is
+    encoded, cut or turned round. (A segment that only begins with a dot costs time, not correctness.)
+    """
+    if size < 1 or text[0] != b"/":
+        return False
+    at: cython.Py_ssize_t
+    octet: cython.uchar
+    after_slash: cython.bint = False
+    for at in range(size):
+        octet = text[at]
+        if octet == b"/":
+            if after_slash:
+                return False
+            after_slash = True
+            continue
+        if octet in b"%;\\" or (after_slash and octet == b"."):
+            return False
+        after_slash = False
+    return True
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def write_reading(
+    reading: cython.p_uchar, path: cython.p_const_uchar, size: cython.Py_ssize_t, resolve: cython.bint
+) -> cython.Py_ssize_t:
+    """Writes the segments of a path, each preceded by one slash, and returns the size.
+
+    At most `size + 1` octets: a segment takes the place of itself and of the separator before it, which only the first
+    may lack. A segment that is taken back by `..` is walked over once more and then gone, so the time is linear too.
+    """
+    written: cython.Py_ssize_t = 0
+    start: cython.Py_ssize_t = 0
+    end: cython.Py_ssize_t  # of the segment, where it is cut
+    next_separator: cython.Py_ssize_t
+    while start < size:
+        end = start
+        while end < size and path[end] != b"/" and path[end] != b"\\" and path[end] != b";":
+            end += 1
+        next_separator = end
+        while next_separator < size and path[next_separator] != b"/" and path[next_separator] != b"\\":
+            next_separator += 1
+        if resolve and end - start == 2 and path[start] == b"." and path[start + 1] == b".":
+            # Back to the slash before the last segment; above the root there is nothing to take back.
+            while written > 0:
+                written -= 1
+                if reading[written] == b"/":
+                    break
+        elif end > start and not (end - start == 1 and path[start] == b"."):
+            reading[written] = b"/"
+            memcpy(reading + written + 1, path + start, end - start)
+            written += 1 + end - start
+        start = next_separator + 1
+    return written
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def decode_in_place(text: cython.p_uchar, size: cython.Py_ssize_t) -> cython.Py_ssize_t:
+    """Decodes every `%` with two hexadecimal digits behind it, once, and returns the size: smaller if there was any."""
+    written: cython.Py_ssize_t = 0  # never ahead of `at`
+    at: cython.Py_ssize_t = 0
+    high: cython.int
+    low: cython.int
+    while at < size:
+        if text[at] == b"%" and size - at > 2:
+            high = hex_digit(text[at + 1])
+            low = hex_digit(text[at + 2])
+            if high >= 0 and low >= 0:
+                text[written] = cython.cast(cython.uchar, high * 16 + low)
+                written += 1
+                at += 3
+                continue
+        text[written] = text[at]
+        written += 1
+        at += 1
+    return written
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def hex_digit(octet: cython.uchar) -> cython.int:
+    """The digit's value, or -1."""
+    if 0x30 <= octet <= 0x39:
+        return octet - 0x30
+    octet = fold(octet)
+    return octet - 0x61 + 10 if 0x61 <= octet <= 0x66 else -1
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def segment_end(text: cython.p_const_uchar, start: cython.Py_ssize_t, size: cython.Py_ssize_t) -> cython.Py_ssize_t:
+    """Where the segment that begins at `start` ends: at the next slash, or at the end of the reading."""
+    while start < size and text[start] != b"/":
+        start += 1
+    return start
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def is_below(text: cython.p_const_uchar, size: cython.Py_ssize_t, tree: bytes) -> cython.bint:
+    """Whether a reading begins with the segments of a tree, given in lower case as `/x/y`; the empty tree holds all."""
+    length: cython.Py_ssize_t = PyBytes_GET_SIZE(tree)
+    if size < length or (size > length and text[length] != b"/"):
+        return False
+    return equals_folded(text, cython.cast(cython.p_const_uchar, PyBytes_AS_STRING(tree)), length)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def equals_folded(text: cython.p_const_uchar, lower: cython.p_const_uchar, length: cython.Py_ssize_t) -> cython.bint:
+    """Whether `length` octets are equal but for ASCII case. Both have that many; the second is lower-case already."""
+    at: cython.Py_ssize_t
+    for at in range(length):  # noqa: SIM110 (a loop in C)
+        if fold(text[at]) != lower[at]:
+            return False
+    return True
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def names_debug(text: cython.p_const_uchar, size: cython.Py_ssize_t) -> cython.bint:
+    """GATE-7: whether a reading has a segment `_debug` behind `dashboard`, or before `datastore` or `statestore`."""
+    at: cython.Py_ssize_t = 0
+    found: cython.p_const_uchar
+    while at < size:
+        found = cython.cast(cython.p_const_uchar, memchr(text + at, UNDERSCORE, size - at))
+        if found is cython.NULL:
+            return False
+        at = found - text
+        if at >= 1 and text[at - 1] == b"/" and is_segment(text, at, size, DEBUG):
+            if is_segment(text, at + 7, size, DATASTORE) or is_segment(text, at + 7, size, STATESTORE):
+                return True
+            if at >= 11 and text[at - 11] == b"/" and is_segment(text, at - 10, size, DASHBOARD):
+                return True
+        at += 1
+    return False
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def is_segment(
+    text: cython.p_const_uchar, start: cython.Py_ssize_t, size: cython.Py_ssize_t, name: bytes
+) -> cython.bint:
+    """Whether the segment that begins at `start`, which may lie past the end, is a name in lower case."""
+    length: cython.Py_ssize_t = PyBytes_GET_SIZE(name)
+    if start > size - length or (start < size - length and text[start + length] != b"/"):
+        return False
+    return equals_folded(text + start, cython.cast(cython.p_const_uchar, PyBytes_AS_STRING(name)), length)

@@ -1,0 +1,88 @@
+"""The admin surface of Node-RED: the paths below the admin root that edit, inspect or fire flows.
+
+Lists of what a Node-RED with its usual packages registers (core 4.1 and 5.0 measured, packages read), and how these
+lists and an operator's `gate` settings become the rules that a gate applies. How a path is read and compared with the
+rules stands in `haproxy_py.datapath.gate`.
+
+A list can never be complete, because any installed package may register admin routes: a replica's `httpAdminRoot` other
+than `/`, named in `gate.admin_root`, moves all of them below one prefix and is the safer setting.
+"""
+
+from __future__ import annotations
+
+from haproxy_py.config import Gate
+from haproxy_py.table import GateRules
+
+# The editor: its page's files, texts, libraries, stored credentials, and `/comms`, the WebSocket of the editor. Gone
+# with `disableEditor: true`, denied all the same. (`/`, the page itself, is a rule of its own.)
+EDITOR = frozenset(
+    (
+        "comms", "credentials", "favicon.ico", "icons", "library", "locales", "red", "resources", "theme", "types",
+        "vendor",
+    )
+)  # fmt: skip
+
+# The editor's projects: git repositories of flows, thirty routes.
+PROJECTS = frozenset(("projects",))
+
+# The admin API of the runtime: flows, installed modules, context, settings, plugins, versions. Stays with
+# `disableEditor: true`. `settings` holds the editor's `/settings/user` too.
+RUNTIME = frozenset(("context", "diagnostics", "flow", "flows", "nodes", "plugins", "settings"))
+
+# Logins to the editor and the admin API.
+AUTH = frozenset(("auth",))
+
+# Routes that the core nodes Inject, Debug and UDP register; the first fires flows.
+CORE_NODES = frozenset(("debug", "inject", "udp-ports"))
+
+# node-red-dashboard (Dashboard 1): its files and settings for the editor, served without any login.
+DASHBOARD_1 = frozenset(("ui_base", "uisettings"))
+
+# Hardware and serial lines: node-red-node-serialport, -pi-gpio, -pi-gpiod, -arduino, -wemo.
+HARDWARE_NODES = frozenset(("arduinoports", "rpi-gpio", "rpi-pins", "serialports", "wemong"))
+
+# Services and timers: node-red-node-timeswitch, -twilio, -pushbullet, and node-red-contrib-cron-plus.
+SERVICE_NODES = frozenset(("cronplus", "cronplusinject", "pushbullet", "timeswitch", "twilio-api"))
+
+# FlowFuse: launcher (`/ff/metrics`, subflow export), project nodes, assistant.
+FLOWFUSE = frozenset(("ff", "nr-assistant", "nr-project-link"))
+
+DENIED_NAMES = (
+    EDITOR | PROJECTS | RUNTIME | AUTH | CORE_NODES | DASHBOARD_1 | HARDWARE_NODES | SERVICE_NODES | FLOWFUSE
+)  # fmt: skip
+"""First segments, in lower case, that belong to the admin side with admin root `/`."""
+
+DENIED_PAIRS = frozenset(
+    (
+        # @flowfuse/node-red-dashboard (Dashboard 2): the API with which its layout editor deploys changes to the flows,
+        # and the route that empties a chart. They do not follow the dashboard's configured path.
+        ("dashboard", "api"),
+        ("dashboard", "chart"),
+        # node-red-contrib-uibuilder: its admin calls, without a permission check.
+        ("uibuilder", "instance"),
+        ("uibuilder", "uib-sidebar"),
+    )
+)
+"""First two segments that do, where the first alone belongs to users."""
+
+
+def build_gate_rules(gate: Gate) -> GateRules:
+    """The rules of one instance, from its checked settings."""
+    return GateRules(
+        admin_root=_split(gate.admin_root),
+        names=DENIED_NAMES,
+        pairs=DENIED_PAIRS,
+        allow=tuple(_split_entry(entry) for entry in gate.allow),
+        deny=tuple((methods, _split(path)) for methods, path in map(_split_entry, gate.deny)),
+    )
+
+
+def _split(path: str) -> tuple[str, ...]:
+    """The segments of a path in lower case, empty ones dropped."""
+    return tuple(segment for segment in path.lower().split("/") if segment)
+
+
+def _split_entry(entry: str) -> tuple[frozenset[str], str]:
+    """`/path` or `GET /path` or `GET,HEAD /path` as its methods, none for all, and its path."""
+    methods, _, path = entry.rpartition(" ")
+    return frozenset(filter(None, methods.replace(" ", "").split(","))), path
