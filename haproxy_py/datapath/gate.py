@@ -88,9 +88,18 @@ class Gate:
             if first:
                 self.pair_lengths[cython.cast(cython.uchar, first[0])] |= _length_bit(len(first))
 
-    def rule_for(self, path: bytes, method: bytes) -> str | None:
-        """The name of the rule that denies a path, or None if it may pass: `judge` for tests and tools."""
-        verdict: cython.int = self.judge(PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path), method)
+    def rule_for(self, path: bytes, method: bytes, size: int | None = None) -> str | None:
+        """The name of the rule that denies a path, or None if it may pass: `judge` for tests and tools.
+
+        With a size only so many octets are the path, as in the data path, where more follow. Raises ValueError if it
+        has fewer.
+        """
+        length: cython.Py_ssize_t = PyBytes_GET_SIZE(path)
+        if size is not None:
+            if size < 0 or size > length:
+                raise ValueError(f"size {size} of a path of {length} octets")
+            length = size
+        verdict: cython.int = self.judge(PyBytes_AS_STRING(path), length, method)
         return None if verdict == MAY_PASS else GATE_RULES[verdict]
 
     @cython.cfunc
@@ -146,7 +155,7 @@ class Gate:
     @cython.cfunc
     @cython.exceptval(-2, check=False)
     def judge_reading(self, text: cython.p_const_uchar, size: cython.Py_ssize_t, method: bytes) -> cython.int:
-        """The verdict of one reading, written as every segment with a slash before it: `/a/b`; empty without segments."""
+        """The verdict of one reading, every segment with a slash before it: `/a/b`; empty without segments."""
         verdict: cython.int
         if PyBytes_GET_SIZE(self.admin_root) > 0:
             if is_below(text, size, self.admin_root):
@@ -200,7 +209,7 @@ class Gate:
         return False
 
 
-def _in_bytes(methods):
+def _in_bytes(methods: frozenset[str]) -> frozenset[bytes]:
     return frozenset(method.encode() for method in methods)
 
 

@@ -11,6 +11,7 @@ than `/`, named in `gate.admin_root`, moves all of them below one prefix and is 
 from __future__ import annotations
 
 from haproxy_py.config import Gate
+from haproxy_py.config_values import gate_rule
 from haproxy_py.table import GateRules
 
 # The editor: its page's files, texts, libraries, stored credentials, and `/comms`, the WebSocket of the editor. Gone
@@ -72,17 +73,12 @@ def build_gate_rules(gate: Gate) -> GateRules:
         admin_root=_split(gate.admin_root),
         names=DENIED_NAMES,
         pairs=DENIED_PAIRS,
-        allow=tuple(_split_entry(entry) for entry in gate.allow),
-        deny=tuple((methods, _split(path)) for methods, path in map(_split_entry, gate.deny)),
+        allow=tuple(gate_rule(entry) for entry in gate.allow),
+        deny=tuple((methods, _split(path)) for methods, path in map(gate_rule, gate.deny)),
     )
 
 
 def _split(path: str) -> tuple[str, ...]:
-    """The segments of a path in lower case, empty ones dropped."""
-    return tuple(segment for segment in path.lower().split("/") if segment)
-
-
-def _split_entry(entry: str) -> tuple[frozenset[str], str]:
-    """`/path` or `GET /path` or `GET,HEAD /path` as its methods, none for all, and its path."""
-    methods, _, path = entry.rpartition(" ")
-    return frozenset(filter(None, methods.replace(" ", "").split(","))), path
+    """The segments of a path as a gate reads them: lower-case, cut at `;`, empty ones dropped."""
+    segments = (segment.partition(";")[0] for segment in path.lower().split("/"))
+    return tuple(segment for segment in segments if segment)
