@@ -1,0 +1,136 @@
+"""The proxy's own answers: made from templates, so that refusing is cheaper than forwarding.
+
+What each reason means stands in `haproxy_py.reasons`, the pages in `haproxy_py.pages`. An answer is HTML for a browser (the
+client takes text/html) and JSON for everybody else, and carries the same word in its body and in Proxy-Status (RFC 9209). It
+says nothing of the request but its id, and nothing of replicas.
+"""
+
+import http
+import json
+
+import cython
+from cython.cimports.cpython.bytes import PyBytes_GET_SIZE
+from cython.cimports.haproxy_py.datapath.context import Context
+from cython.cimports.haproxy_py.datapath.reason import (
+    CONNECT_FAILED,
+    GATE_DENIED,
+    METHOD_NOT_SUPPORTED,
+    OPTIONS_ANSWERED,
+    REPLICAS_FULL,
+    RESPONSE_TIMEOUT,
+)
+from cython.cimports.haproxy_py.datapath.writer import Writer
+
+from haproxy_py import counters, pages, reasons
+
+_ALLOWED = "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"
+_MARK = "\x00"  # stands for the request id while a template is made
+_MAX_TEMPLATES = 4096  # more instances than this have their refusals made anew
+
+_templates = cython.declare(dict, {})
+_STATUSES = cython.declare(list, [reasons.REASONS[name].status for name in counters.REASONS])
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def status_of(reason: cython.int) -> cython.int:
+    return _STATUSES[reason]
+
+
+@cython.cfunc
+def name_of(reason: cython.int) -> str:
+    return counters.REASONS[reason]
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def may_persist(reason: cython.int) -> cython.bint:
+    """Whether the client's connection may stay after this answer, its request body being complete (section 11)."""
+    return (
+        reason == GATE_DENIED
+        or reason == METHOD_NOT_SUPPORTED
+        or reason == OPTIONS_ANSWERED
+        or CONNECT_FAILED <= reason <= REPLICAS_FULL
+        or REPLICAS_FULL < reason <= RESPONSE_TIMEOUT
+    )
+
+
+@cython.final
+@cython.cclass
+class Template:
+    """All of an answer but its length, date and request id."""
+
+    def __init__(self, reason: str, instance: str, status: int, html: bool, closing: bool):
+        facts = reasons.REASONS[reason]
+        fields: list = [f"HTTP/1.1 {status} {_phrase(status)}", "Server: haproxy_py", "Cache-Control: no-store"]
+        if facts.error:
+            fields.append(f'Proxy-Status: haproxy_py; error={facts.error}; details="{reason}"')
+        if status in (200, 405):
+            fields.append(f"Allow: {_ALLOWED}")
+        if status == 503:
+            fields.append("Retry-After: 1")
+        if closing:
+            fields.append("Connection: close")
+        if status == 200:
+            body = ""
+        elif html:
+            fields.append("Content-Type: text/html; charset=utf-8")
+            fields.append("Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'")
+            body = (
+                pages.render_gate_page(instance, _MARK)
+                if reason == "gate_denied"
+                else pages.render_error_page(status, reason, facts.message, _MARK)
+            ).decode()
+        else:
+            fields.append("Content-Type: application/json")
+            body = (
+                json.dumps({"status": status, "reason": reason, "message": facts.message, "request_id": "ID"}).replace(
+                    '"ID"', f'"{_MARK}"'
+                )
+                + "\n"
+            )
+        before, _, after = body.partition(_MARK)
+        self.fields = ("\r\n".join(fields) + "\r\nContent-Length: ").encode()
+        self.before = before.encode()
+        self.after = after.encode()
+
+
+def _phrase(status: int) -> str:
+    return http.HTTPStatus(status).phrase if status != 499 else "Client Closed Request"
+
+
+@cython.cfunc
+def make_answer(
+    context: Context,
+    reason: cython.int,
+    instance: str,
+    status: cython.int,
+    html: cython.bint,
+    closing: cython.bint,
+    to_head_request: cython.bint,
+    request_id: bytes,
+) -> bytes:
+    """The whole answer. `instance` may be the empty string; `request_id` holds nothing that needs escaping (FWD-13)."""
+    writer: Writer = context.writer
+    key: tuple = (reason, instance, status, html, closing)
+    template: Template = _templates.get(key)
+    if template is None:
+        template = Template(name_of(reason), instance, status, html, closing)
+        if len(_templates) < _MAX_TEMPLATES:
+            _templates[key] = template
+    writer.clear()
+    writer.put_bytes(template.fields)
+    if PyBytes_GET_SIZE(template.before):
+        writer.put_number(
+            PyBytes_GET_SIZE(template.before) + PyBytes_GET_SIZE(request_id) + PyBytes_GET_SIZE(template.after)
+        )
+    else:
+        writer.put_number(0)
+    writer.put(b"\r\n", 2)
+    writer.put_bytes(context.date_line)
+    writer.put(b"\r\n", 2)
+    if not to_head_request and PyBytes_GET_SIZE(template.before):
+        writer.put_bytes(template.before)
+        writer.put_bytes(request_id)
+        writer.put_bytes(template.after)
+    return writer.take()

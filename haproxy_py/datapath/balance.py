@@ -1,0 +1,90 @@
+"""Balancing: which replica gets an exchange.
+
+- Round robin takes the replicas in turn, one step per exchange, so a worker's shares are exactly even. A replica with as many
+  exchanges as its limit allows is passed over.
+- Least connections takes the one with the fewest exchanges, ties in turn; random two takes the better of two drawn at random.
+- A client with an affinity cookie goes back to its replica as long as the table names it, draining or not (both Node-RED
+  dashboards speak socket.io, whose session lives in one replica's memory). If it is gone, any other will do: socket.io's
+  client starts anew when its session is unknown.
+"""
+
+import cython
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cython.cimports.haproxy_py.datapath.pool import Replica
+from cython.cimports.haproxy_py.datapath.routes import LEAST_CONNECTIONS, RANDOM_TWO, Instance
+from cython.cimports.libc.string import memchr, memcmp
+
+
+@cython.cfunc
+@cython.cdivision(True)  # `count` is at least 1 at every division
+def choose(instance: Instance, wanted: Replica, tried: list, chance: cython.ulonglong) -> Replica:
+    """The replica for an exchange, or None if all are full or were tried. `chance` is a random number."""
+    count: cython.uint = len(instance.replicas)
+    limit: cython.int = instance.max_exchanges
+    offset: cython.uint
+    start: cython.uint
+    replica: Replica
+    best: Replica = None
+    if wanted is not None and wanted.active < limit and (tried is None or wanted not in tried):
+        return wanted
+    if count == 0:
+        return None
+    start = instance.turn % count
+    if instance.policy == RANDOM_TWO and count > 2:
+        start = chance % count
+        best = instance.replicas[start]
+        replica = instance.replicas[(start + 1 + (chance >> 32) % (count - 1)) % count]
+        if replica.active < best.active:
+            best = replica
+        if best.active < limit and (tried is None or best not in tried):
+            return best
+        best = None
+    for offset in range(count):
+        replica = instance.replicas[(start + offset) % count]
+        if replica.active >= limit or (tried is not None and replica in tried):
+            continue
+        if instance.policy != LEAST_CONNECTIONS and not (instance.policy == RANDOM_TWO and count == 2):
+            instance.turn = (start + offset + 1) % count
+            return replica
+        if best is None or replica.active < best.active:
+            best = replica
+    if best is not None:
+        instance.turn = (start + 1) % count
+    return best
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def is_for_dashboard(path: cython.p_const_char, size: cython.Py_ssize_t) -> cython.bint:
+    """Whether a path belongs to a dashboard's socket.io: it holds `/socket.io/` (4.2 of the Node-RED reference)."""
+    at: cython.p_const_char = path
+    stop: cython.p_const_char = path + size
+    while stop - at >= 11:
+        at = cython.cast(cython.p_const_char, memchr(at, 115, stop - at - 10))  # the s of socket.io/
+        if at == cython.NULL:
+            return False
+        if at > path and at[-1] == 47 and memcmp(at, b"socket.io/", 10) == 0:
+            return True
+        at += 1
+    return False
+
+
+@cython.cfunc
+def by_cookie(instance: Instance, value: cython.p_const_char, size: cython.Py_ssize_t) -> Replica:
+    """The replica that the affinity cookie of a Cookie field names, or None (RFC 6265 section 5.4)."""
+    name: bytes = instance.cookie
+    name_size: cython.Py_ssize_t = PyBytes_GET_SIZE(name)
+    at: cython.p_const_char = value
+    stop: cython.p_const_char = value + size
+    end: cython.p_const_char
+    while at < stop:
+        while at < stop and at[0] == 32:
+            at += 1
+        end = cython.cast(cython.p_const_char, memchr(at, 59, stop - at)) if at < stop else cython.NULL
+        if end == cython.NULL:
+            end = stop
+        if end - at > name_size and at[name_size] == 61 and memcmp(at, PyBytes_AS_STRING(name), name_size) == 0:
+            return instance.by_token.get(at[name_size + 1 : end - at])
+        at = end + 1
+    return None

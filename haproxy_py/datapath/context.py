@@ -1,0 +1,71 @@
+"""What all connections of a worker share: clock, counters, routes, and memory that is used within one callback."""
+
+import os
+import time
+from email.utils import formatdate
+
+import cython
+from cython.cimports.haproxy_py.datapath.access_log import AccessLog
+from cython.cimports.haproxy_py.datapath.count import Counters
+from cython.cimports.haproxy_py.datapath.deadlines import Clock
+from cython.cimports.haproxy_py.datapath.heads import Head
+from cython.cimports.haproxy_py.datapath.routes import Routes
+from cython.cimports.haproxy_py.datapath.writer import Writer
+
+
+@cython.final
+@cython.cclass
+class Entrance:
+    """The listener that a client came in by, as replicas are told of it."""
+
+    def __init__(self, scheme: str, host: str, port: int):
+        self.scheme = scheme
+        self.port = port
+        self.authority = f"[{host}]:{port}".encode() if ":" in host else f"{host}:{port}".encode()
+        self.forwarding = f"X-Forwarded-Proto: {scheme}\r\nX-Forwarded-Port: {port}\r\n".encode()
+
+
+@cython.final
+@cython.cclass
+class Context:
+    """One per worker."""
+
+    def __init__(self, loop: object, clock: Clock, counters: Counters, via: str, log: AccessLog):
+        self.loop = loop
+        self.clock = clock
+        self.counters = counters
+        self.counts = counters.block(0)
+        self.log = log
+        self.clients = set()
+        self.dials = set()
+        self.spare = set()
+        self.writer = Writer()
+        self.request = Head()
+        self.response = Head()
+        self.via = via.encode("ascii")
+        self.seed[0] = int.from_bytes(os.urandom(8), "little")
+        self.seed[1] = int.from_bytes(os.urandom(8), "little") | 1
+        self.refresh_date()
+
+    def publish(self, table: object) -> None:
+        """Put a new table into force for every request that begins from now on."""
+        self.routes = Routes(table, self.routes, self.clock, self.counters)
+
+    def refresh_date(self) -> None:
+        """The Date that own answers carry (RFC 9110 section 6.6.1); called with every tick, so it is a tick old at most."""
+        second: cython.longlong = int(time.time())
+        if second != self.date_second:
+            self.date_second = second
+            self.date_line = b"Date: " + formatdate(second, usegmt=True).encode("ascii") + b"\r\n"
+
+    @cython.cfunc
+    @cython.nogil
+    @cython.exceptval(check=False)
+    def random(self) -> cython.ulonglong:
+        """The next number of xorshift128+: for request ids and the random policy, not for secrets."""
+        first: cython.ulonglong = self.seed[0]
+        second: cython.ulonglong = self.seed[1]
+        self.seed[0] = second
+        first ^= first << 23
+        self.seed[1] = first ^ second ^ (first >> 17) ^ (second >> 26)
+        return self.seed[1] + second

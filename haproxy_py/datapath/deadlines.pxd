@@ -1,0 +1,26 @@
+cdef class Timed:
+    cdef DeadlineQueue queue  # None: no deadline runs
+    cdef Timed earlier
+    cdef Timed later
+    cdef double deadline  # seconds of the monotonic clock
+
+    cdef void stop_deadline(self) noexcept
+    cdef expired(self)
+
+cdef class DeadlineQueue:
+    cdef readonly double duration
+    cdef Clock clock
+    cdef Timed oldest
+    cdef Timed newest
+
+    cdef void start(self, Timed timed) noexcept
+
+cdef class Clock:
+    cdef readonly double now  # as of the last tick
+    cdef dict queues
+    cdef public object on_tick
+
+    cpdef DeadlineQueue queue(self, double duration)
+    cpdef tick(self)
+
+cdef double monotonic() noexcept nogil

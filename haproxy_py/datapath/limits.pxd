@@ -1,0 +1,14 @@
+# Bounds that no configuration can move, with the reason of each.
+cdef enum:
+    MAX_FIELD_LINES = 512  # room for the parsed lines of one head; the configuration allows at most 500
+    MAX_CONTENT_LENGTH_DIGITS = 18  # FRM-8: fits 63 bits
+    MAX_CHUNK_SIZE_DIGITS = 15  # FRM-16: fits 60 bits
+    MAX_CHUNK_EXTENSIONS = 4096  # FRM-17: octets in one message
+    MAX_EMPTY_ELEMENTS = 16  # FLD-14: empty elements in a list
+    MAX_CONNECTION_OPTIONS = 32  # names in Connection; a browser sends one or two
+    MAX_INTERIM = 32  # EXP-1: 1xx answers in one exchange
+    MAX_HOST = 261  # a DNS name (253), a colon and a port, with room for brackets
+    MAX_REQUEST_ID = 128  # FWD-13
+    WRITER_SIZE = 327680  # the largest head that the configuration allows (256 KiB), what the proxy adds, and room
+    SMALL_BODY = 16384  # body bytes up to here are copied behind the head, so that both leave in one piece
+    LINGER_BYTES = 65536  # CON-9: discarded after an early answer

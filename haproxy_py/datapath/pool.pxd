@@ -1,0 +1,25 @@
+from haproxy_py.datapath.count cimport cell
+from haproxy_py.datapath.deadlines cimport Timed
+
+cdef class Pooled(Timed):
+    cdef double idle_since  # monotonic seconds, as of the tick before
+
+    cdef discard(self)
+
+cdef class Replica:
+    cdef readonly str name
+    cdef readonly str id
+    cdef readonly str host
+    cdef readonly int port
+    cdef readonly bytes token  # what the affinity cookie holds
+    cdef bytes stamp  # the X-HA-Replica line of its answers; empty where the header is off
+    cdef readonly bint draining
+    cdef readonly bint gone  # no longer in the table: finishes what it has
+    cdef readonly int active  # exchanges
+    cdef list idle  # of Pooled: the one used last is at the end
+    cdef cell* counts
+
+    cdef Pooled take_idle(self, double younger_than)
+    cdef void put_idle(self, Pooled connection, int limit, double now)
+    cdef void remove_idle(self, Pooled connection)
+    cdef close_idle(self)

@@ -1,0 +1,98 @@
+"""Replicas as a worker sees them, and the idle connections it keeps to each.
+
+A pool is last-in first-out, so that few connections stay hot and the rest expire (KAL-4). An idle connection leaves it at its
+deadline, on any octet, EOF or error (KAL-6), when the pool is full (the oldest goes), or when its replica leaves the table.
+"""
+
+import cython
+from cython.cimports.haproxy_py.datapath.count import Counters
+from cython.cimports.haproxy_py.datapath.deadlines import Timed
+
+from haproxy_py import counters as layout
+
+_IDLE_CONNECTIONS = cython.declare(cython.int, layout.REPLICA_IDLE_CONNECTIONS)
+
+
+@cython.cclass
+class Pooled(Timed):
+    """A connection that can be kept for the next exchange."""
+
+    @cython.cfunc
+    def discard(self):
+        """Close it; it has left the pool already."""
+        raise AssertionError("a pooled connection must say how it is closed")
+
+
+@cython.final
+@cython.cclass
+class Replica:
+    """One replica of an instance. Lives on through new tables as long as they name it."""
+
+    def __init__(self, entry: object, counters: Counters):
+        self.name = entry.name
+        self.id = entry.id
+        self.host = entry.host
+        self.port = entry.port
+        self.token = entry.token.encode("ascii")
+        self.counts = counters.block(layout.replica_at(entry.slot))
+        self.stamp = b""
+        self.idle = []
+        self.gone = False
+        self.draining = False
+
+    def set_stamp(self, form: str) -> None:
+        """What answers say of the replica they came from: its `id`, its `name`, or nothing (`off`)."""
+        shown: str = {"id": self.id, "name": self.name, "off": ""}[form]
+        self.stamp = f"X-HA-Replica: {shown}\r\n".encode("ascii") if shown else b""
+
+    def set_draining(self, draining: cython.bint) -> None:
+        """No new work while another replica is ready; idle connections are closed at once (DRN-1, DRN-2)."""
+        self.draining = draining
+        if draining:
+            self.close_idle()
+
+    def retire(self) -> None:
+        """The table no longer names this replica: what runs may finish (DRN-3), nothing is kept for later."""
+        self.gone = True
+        self.close_idle()
+
+    @cython.cfunc
+    def take_idle(self, younger_than: cython.double) -> Pooled:
+        """The connection used last, if it went idle after that moment; else None."""
+        connection: Pooled
+        if not self.idle:
+            return None
+        connection = self.idle[-1]
+        if connection.idle_since < younger_than:
+            return None
+        self.idle.pop()
+        self.counts[_IDLE_CONNECTIONS] -= 1
+        connection.stop_deadline()
+        return connection
+
+    @cython.cfunc
+    def put_idle(self, connection: Pooled, limit: cython.int, now: cython.double) -> cython.void:
+        """Keep a connection; the caller starts its deadline."""
+        oldest: Pooled
+        connection.idle_since = now
+        self.idle.append(connection)
+        self.counts[_IDLE_CONNECTIONS] += 1
+        if len(self.idle) > limit:
+            oldest = self.idle[0]
+            self.remove_idle(oldest)
+            oldest.discard()
+
+    @cython.cfunc
+    def remove_idle(self, connection: Pooled) -> cython.void:
+        """Take one connection out: it expired, or its other side moved."""
+        self.idle.remove(connection)
+        self.counts[_IDLE_CONNECTIONS] -= 1
+        connection.stop_deadline()
+
+    @cython.cfunc
+    def close_idle(self):
+        connection: Pooled
+        while self.idle:
+            connection = self.idle[-1]
+            self.remove_idle(connection)
+            connection.discard()

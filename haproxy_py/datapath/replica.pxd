@@ -1,0 +1,58 @@
+from haproxy_py.datapath.context cimport Context
+from haproxy_py.datapath.deadlines cimport Timed
+from haproxy_py.datapath.framing cimport Body
+from haproxy_py.datapath.heads cimport Head
+from haproxy_py.datapath.pool cimport Pooled, Replica
+from haproxy_py.datapath.routes cimport Instance
+
+# What a connection to a replica is doing.
+cdef enum Phase:
+    UNUSED  # in no exchange: in the pool, or about to be; every octet that comes is stray
+    AWAITING  # in an exchange: no head of a final answer yet
+    ANSWERING  # its body is coming
+    GONE  # closed, or handed over to a tunnel
+
+cdef class ReplicaUser(Timed):
+    cdef answer_begins(self, ReplicaConnection connection, Head head, bytes data, Py_ssize_t start, Py_ssize_t end)
+    cdef answer_interim(self, ReplicaConnection connection, Head head)
+    cdef answer_goes_on(self, ReplicaConnection connection, bytes piece)
+    cdef answer_complete(self, ReplicaConnection connection)
+    cdef answer_switches(self, ReplicaConnection connection, Head head, bytes rest)
+    cdef exchange_failed(self, ReplicaConnection connection, int reason)
+    cdef replica_blocks(self, bint blocks)
+
+cdef class ReplicaConnection(Pooled):
+    # settings
+    cdef Context context
+    cdef readonly Replica replica
+    cdef Py_ssize_t buffer
+    # per connection
+    cdef readonly object transport
+    cdef object write
+    cdef Body body
+    cdef Phase phase
+    cdef bint reused
+    cdef bint blocked  # the replica takes the request slower than it comes
+    cdef bint reading_paused  # the client takes the answer slower than it comes
+    # per exchange
+    cdef ReplicaUser user
+    cdef Instance instance
+    cdef bint to_head_request
+    cdef bint decoded
+    cdef bint request_complete
+    cdef bint heard  # any octet of an answer has arrived
+    cdef bint persistent  # the answer lets the connection stay
+    cdef int interim  # answers 1xx
+    cdef int keep_seconds  # from Keep-Alive: timeout; -1 without a hint
+    cdef bytes held  # the beginning of a head
+
+    cdef void begin(self, ReplicaUser user, Instance instance, bint to_head_request, bint decoded) noexcept
+    cdef void send(self, object data)
+    cdef void request_is_complete(self) noexcept
+    cdef void choose_deadline(self) noexcept
+    cdef void set_paused(self, bint paused)
+    cdef take_heads(self, bytes data)
+    cdef finish(self, bint reusable)
+    cdef fail(self, int reason)
+    cdef detach(self)
+    cdef void read_keep_alive(self, Head head) noexcept

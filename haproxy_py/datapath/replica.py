@@ -1,0 +1,365 @@
+"""A connection to a replica: answers come in here, and idle connections wait here for the next exchange.
+
+The connection knows the form of an answer (its head, its framing) and nothing of clients; whoever uses it is told what came.
+It is given back to the pool when both halves of an exchange are complete and nothing about it was in doubt (CON-16), and in
+every other case it is closed.
+"""
+
+import cython
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cython.cimports.haproxy_py.datapath.context import Context
+from cython.cimports.haproxy_py.datapath.deadlines import Timed
+from cython.cimports.haproxy_py.datapath.framing import CHUNKED, UNTIL_CLOSE, Body, frame_response
+from cython.cimports.haproxy_py.datapath.heads import (
+    KEEP_ALIVE,
+    OPTION_CLOSE,
+    TRANSFER_ENCODING,
+    FieldLine,
+    Head,
+)
+from cython.cimports.haproxy_py.datapath.limits import MAX_INTERIM
+from cython.cimports.haproxy_py.datapath.pool import Pooled, Replica
+from cython.cimports.haproxy_py.datapath.reason import BAD_RESPONSE, RESPONSE_TIMEOUT, UPSTREAM_CLOSED
+from cython.cimports.haproxy_py.datapath.routes import Instance
+from cython.cimports.posix.strings import strncasecmp
+
+from haproxy_py import counters as layout
+
+_STALE = cython.declare(cython.int, layout.REPLICA_CONNECTIONS_STALE)
+_OPENED = cython.declare(cython.int, layout.REPLICA_CONNECTIONS_OPENED)
+_RECEIVED = cython.declare(cython.int, layout.REPLICA_RECEIVED_BYTES)
+_SENT = cython.declare(cython.int, layout.REPLICA_SENT_BYTES)
+_KEEP_AT_MOST = cython.declare(cython.int, 60)  # KAL-2: seconds
+
+
+@cython.cclass
+class ReplicaUser(Timed):
+    """Whoever has an exchange on a connection to a replica. Each call is one thing that happened on it."""
+
+    @cython.cfunc
+    def answer_begins(
+        self, connection: ReplicaConnection, head: Head, data: bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t
+    ):
+        """The head of the final answer, and the first piece of its body: `data[start:end]`, or the spans of `connection.body`."""
+        raise AssertionError
+
+    @cython.cfunc
+    def answer_interim(self, connection: ReplicaConnection, head: Head):
+        """A 1xx other than 101."""
+        raise AssertionError
+
+    @cython.cfunc
+    def answer_goes_on(self, connection: ReplicaConnection, piece: bytes):
+        """More of the body."""
+        raise AssertionError
+
+    @cython.cfunc
+    def answer_complete(self, connection: ReplicaConnection):
+        """The answer has ended well; the connection is no longer the user's."""
+        raise AssertionError
+
+    @cython.cfunc
+    def answer_switches(self, connection: ReplicaConnection, head: Head, rest: bytes):
+        """A 101, and what came behind it."""
+        raise AssertionError
+
+    @cython.cfunc
+    def exchange_failed(self, connection: ReplicaConnection, reason: cython.int):
+        """The exchange cannot go on; the connection is closed and no longer the user's."""
+        raise AssertionError
+
+    @cython.cfunc
+    def replica_blocks(self, blocks: cython.bint):
+        """The replica takes no more of the request for now, or does again."""
+        raise AssertionError
+
+
+@cython.final
+@cython.cclass
+class ReplicaConnection(Pooled):
+    """The asyncio protocol of one connection to one replica."""
+
+    def __init__(self, context: Context, replica: Replica, buffer: int):
+        self.context = context
+        self.replica = replica
+        self.body = Body()
+        self.buffer = buffer
+
+    # --- what asyncio calls ---
+
+    def connection_made(self, transport: object) -> None:
+        self.transport = transport
+        self.write = transport.write
+        transport.set_write_buffer_limits(self.buffer, self.buffer // 4)
+        self.context.spare.add(self)
+        self.replica.counts[_OPENED] += 1
+
+    def data_received(self, data: bytes) -> None:
+        end: cython.Py_ssize_t
+        self.replica.counts[_RECEIVED] += PyBytes_GET_SIZE(data)
+        if self.phase == ANSWERING:
+            end = self.body.take(data, 0)
+            if end < 0:
+                self.fail(BAD_RESPONSE)
+                return
+            if self.body.spans is not None:
+                self.user.answer_goes_on(self, self.body.rewritten())
+            else:
+                self.user.answer_goes_on(self, data if end == PyBytes_GET_SIZE(data) else data[:end])
+            if self.phase != ANSWERING:
+                return  # the client went away while it was written to
+            if self.body.complete:
+                self.finish(end == PyBytes_GET_SIZE(data))
+            else:
+                self.choose_deadline()
+        elif self.phase == AWAITING:
+            self.heard = True
+            self.take_heads(data if self.held is None else self.held + data)
+        elif self.phase == UNUSED:  # CON-14: nobody asked
+            self.replica.counts[_STALE] += 1
+            self.replica.remove_idle(self)
+            self.discard()
+
+    def eof_received(self) -> bool:
+        if self.phase == ANSWERING and self.body.kind == UNTIL_CLOSE:
+            self.body.complete = True
+            self.finish(False)
+        return False  # the transport closes, and connection_lost says the rest
+
+    def connection_lost(self, problem: object) -> None:
+        before: Phase = self.phase
+        self.phase = GONE
+        self.context.spare.discard(self)
+        if before == UNUSED:
+            self.replica.counts[_STALE] += 1
+            self.replica.remove_idle(self)
+        elif before == AWAITING or before == ANSWERING:
+            self.fail(UPSTREAM_CLOSED)
+
+    def pause_writing(self) -> None:
+        self.blocked = True
+        if self.user is not None:
+            self.user.replica_blocks(True)
+            self.choose_deadline()
+
+    def resume_writing(self) -> None:
+        self.blocked = False
+        if self.user is not None:
+            self.user.replica_blocks(False)
+            self.choose_deadline()
+
+    # --- what its user calls ---
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def begin(
+        self, user: ReplicaUser, instance: Instance, to_head_request: cython.bint, decoded: cython.bint
+    ) -> cython.void:
+        """An exchange begins; its request is sent next. `decoded`: the user cannot take chunks, only their data."""
+        self.decoded = decoded
+        self.user = user
+        self.instance = instance
+        self.to_head_request = to_head_request
+        self.phase = AWAITING
+        self.request_complete = False
+        self.heard = False
+        self.interim = 0
+        self.held = None
+
+    @cython.cfunc
+    def send(self, data: object) -> cython.void:
+        """Send a piece of the request."""
+        self.replica.counts[_SENT] += len(data)
+        self.write(data)
+        if self.blocked:
+            self.choose_deadline()
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def request_is_complete(self) -> cython.void:
+        self.request_complete = True
+        self.choose_deadline()
+
+    @cython.cfunc
+    def set_paused(self, paused: cython.bint) -> cython.void:
+        """Stop or go on reading the answer: the client is slower than the replica."""
+        if paused == self.reading_paused or self.phase == GONE:
+            return
+        self.reading_paused = paused
+        if paused:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+        self.choose_deadline()
+
+    @cython.cfunc
+    def detach(self):
+        """The user leaves in the middle of an exchange: nothing more is reported, the connection is cut."""
+        self.user = None
+        self.phase = GONE
+        self.stop_deadline()
+        self.transport.abort()
+
+    # --- its own business ---
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def choose_deadline(self) -> cython.void:
+        """The one place that says which deadline runs on this side."""
+        if self.phase == AWAITING:
+            if self.request_complete:
+                self.instance.response_head.start(self)
+            elif self.blocked:
+                self.instance.response_body.start(self)
+            else:
+                self.stop_deadline()  # the client's turn
+        elif self.phase == ANSWERING and not self.reading_paused:
+            self.instance.response_body.start(self)
+        else:
+            self.stop_deadline()
+
+    @cython.cfunc
+    def expired(self):
+        if self.phase == UNUSED:  # KAL-2, KAL-3
+            self.replica.remove_idle(self)
+            self.discard()
+        else:
+            self.fail(RESPONSE_TIMEOUT)
+
+    @cython.cfunc
+    def discard(self):
+        self.phase = GONE
+        self.transport.close()
+
+    @cython.cfunc
+    def take_heads(self, data: bytes):
+        """Read answers' heads from `data` until the final one, or until it is used up."""
+        head: Head = self.context.response
+        instance: Instance = self.instance
+        used: cython.Py_ssize_t
+        end: cython.Py_ssize_t
+        while True:
+            if PyBytes_GET_SIZE(data) == 0:
+                self.held = None
+                self.choose_deadline()
+                return
+            used = head.parse_response(
+                PyBytes_AS_STRING(data),
+                PyBytes_GET_SIZE(data),
+                instance.max_response_head,
+                instance.max_response_lines,
+            )
+            if used == 0:
+                self.held = data
+                return
+            if used < 0:
+                self.fail(-used - 1)
+                return
+            if head.read_connection_options() < 0:
+                self.fail(BAD_RESPONSE)  # CON-2
+                return
+            if head.status == 101:
+                self.held = None
+                self.user.answer_switches(self, head, data[used:])
+                return
+            if head.status >= 200:
+                break
+            self.interim += 1
+            if self.interim > MAX_INTERIM or frame_response(head, self.body, True) < 0:  # EXP-1
+                self.fail(BAD_RESPONSE)
+                return
+            self.user.answer_interim(self, head)
+            if self.phase != AWAITING:
+                return
+            data = data[used:]
+        self.held = None
+        if frame_response(head, self.body, self.to_head_request) < 0:
+            self.fail(BAD_RESPONSE)
+            return
+        # CON-4, FRM-14: what keeps the connection from being used again.
+        self.persistent = (
+            head.version == 1
+            and not head.options & OPTION_CLOSE
+            and self.body.kind != UNTIL_CLOSE
+            and not (head.seen[TRANSFER_ENCODING] and self.body.kind != CHUNKED and head.status == 204)
+        )
+        self.read_keep_alive(head)
+        self.body.decoding = self.decoded
+        end = self.body.take(data, used)
+        if end < 0:
+            self.fail(BAD_RESPONSE)
+            return
+        self.phase = ANSWERING
+        self.user.answer_begins(self, head, data, used, end)
+        if self.phase != ANSWERING:
+            return
+        if self.body.complete:
+            self.finish(end == PyBytes_GET_SIZE(data))
+        else:
+            self.choose_deadline()
+
+    @cython.cfunc
+    def finish(self, reusable: cython.bint):
+        """The answer is complete: back to the pool if nothing speaks against it (CON-16), and tell the user."""
+        user: ReplicaUser = self.user
+        seconds: cython.int = self.keep_seconds
+        self.user = None
+        self.stop_deadline()
+        if self.reading_paused:
+            self.set_paused(False)
+        if (
+            reusable
+            and self.persistent
+            and self.request_complete
+            and not self.blocked
+            and seconds != 0
+            and not self.replica.gone
+            and not self.replica.draining
+            and not self.context.draining
+        ):
+            self.phase = UNUSED
+            self.replica.put_idle(self, self.instance.max_idle, self.context.clock.now)
+            if seconds < 0:
+                self.instance.upstream_idle.start(self)
+            else:
+                self.context.clock.queue(seconds).start(self)
+        else:
+            self.discard()
+        user.answer_complete(self)
+
+    @cython.cfunc
+    def fail(self, reason: cython.int):
+        """The exchange is over before its answer is."""
+        user: ReplicaUser = self.user
+        self.user = None
+        self.stop_deadline()
+        self.phase = GONE
+        self.transport.abort()
+        if user is not None:
+            user.exchange_failed(self, reason)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def read_keep_alive(self, head: Head) -> cython.void:
+        """KAL-1, KAL-2: for how many seconds the connection may stay in the pool; -1 without a hint, 0 not at all."""
+        line: cython.pointer(FieldLine)
+        at: cython.int
+        seconds: cython.int = 0
+        digits: cython.int = 0
+        self.keep_seconds = -1
+        if head.seen[KEEP_ALIVE] != 1:
+            return
+        line = cython.address(head.lines[head.first[KEEP_ALIVE]])
+        for at in range(line.value_size - 8):
+            if strncasecmp(line.value + at, b"timeout=", 8) == 0:
+                at += 8
+                while at < line.value_size and 48 <= line.value[at] <= 57:
+                    digits += 1
+                    if digits > 5:
+                        return
+                    seconds = seconds * 10 + (line.value[at] - 48)
+                    at += 1
+                if digits:
+                    seconds = seconds - 1 if seconds > 1 else 0
+                    self.keep_seconds = seconds if seconds < _KEEP_AT_MOST else _KEEP_AT_MOST
+                return

@@ -1,0 +1,71 @@
+from haproxy_py.datapath.count cimport cell
+from haproxy_py.datapath.deadlines cimport DeadlineQueue
+from haproxy_py.datapath.gate cimport Gate
+from haproxy_py.datapath.pool cimport Replica
+
+cdef enum:
+    ROUND_ROBIN
+    LEAST_CONNECTIONS
+    RANDOM_TWO
+
+cdef enum:
+    AFFINITY_NONE
+    AFFINITY_DASHBOARD
+    AFFINITY_ALL
+
+cdef class Instance:
+    # settings
+    cdef readonly str name
+    cdef readonly bint ha
+    cdef readonly bint discovered
+    cdef int policy
+    cdef int affinity
+    cdef bytes cookie
+    cdef Gate gate
+    cdef object trusted  # Networks, or None where no proxy is trusted
+    cdef list replicas  # that may be given work: the ready ones, or the draining ones if none is ready
+    cdef dict by_token
+    cdef cell* counts
+    # limits
+    cdef Py_ssize_t max_line
+    cdef Py_ssize_t max_head
+    cdef int max_lines
+    cdef Py_ssize_t max_response_head
+    cdef int max_response_lines
+    cdef long long max_body
+    cdef Py_ssize_t buffer
+    cdef int max_exchanges
+    cdef int max_idle
+    cdef int max_attempts
+    # timeouts
+    cdef DeadlineQueue client_head
+    cdef DeadlineQueue client_idle
+    cdef DeadlineQueue client_body
+    cdef DeadlineQueue client_write
+    cdef DeadlineQueue response_head
+    cdef DeadlineQueue response_body
+    cdef DeadlineQueue upstream_idle
+    cdef DeadlineQueue tunnel_idle
+    cdef DeadlineQueue tunnel_half_close
+    cdef DeadlineQueue linger
+    cdef double request_total
+    cdef double connect
+    cdef double connect_total
+    # of this worker
+    cdef unsigned int turn  # of round robin
+
+cdef class Routes:
+    cdef readonly int version
+    cdef readonly list instances
+    cdef dict by_host
+    cdef Instance any_host  # None: a request for an unknown host is refused
+    cdef cell* no_instance  # counters of exchanges refused before their instance was known
+    # until the instance of a request is known: the largest of any instance
+    cdef Py_ssize_t max_line
+    cdef Py_ssize_t max_head
+    cdef int max_lines
+    cdef DeadlineQueue client_head
+    cdef DeadlineQueue client_write
+    cdef DeadlineQueue linger
+
+    cdef Instance find(self, bytes host)

@@ -1,0 +1,130 @@
+"""Routes: the table as the data path uses it, with every setting where one look finds it.
+
+Built by a worker from each table that control sends, and never changed but for the turn of round robin. Replicas are carried
+over from the routes before, with their idle connections, as long as name and address are the same.
+"""
+
+import cython
+from cython.cimports.haproxy_py.datapath.count import Counters
+from cython.cimports.haproxy_py.datapath.deadlines import Clock
+from cython.cimports.haproxy_py.datapath.gate import Gate
+from cython.cimports.haproxy_py.datapath.pool import Replica
+
+from haproxy_py import counters as layout
+from haproxy_py.networks import Networks
+from haproxy_py.table import ReplicaState
+
+_POLICIES = {"round-robin": ROUND_ROBIN, "least-connections": LEAST_CONNECTIONS, "random-two": RANDOM_TWO}
+_AFFINITIES = {"none": AFFINITY_NONE, "dashboard": AFFINITY_DASHBOARD, "all": AFFINITY_ALL}
+
+
+@cython.final
+@cython.cclass
+class Instance:
+    """One instance, ready to be asked per request."""
+
+    def __init__(self, entry: object, replicas: list, clock: Clock, counters: Counters, turn: cython.uint):
+        timeouts = entry.timeouts
+        limits = entry.limits
+        replica: Replica
+        self.name = entry.name
+        self.ha = entry.ha
+        self.discovered = entry.discovered
+        self.policy = _POLICIES[entry.policy]
+        self.affinity = _AFFINITIES[entry.affinity]
+        self.cookie = entry.cookie.encode("ascii")
+        self.gate = Gate(entry.gate)
+        self.trusted = Networks(entry.trusted_proxies) if entry.trusted_proxies else None
+        self.replicas = [replica for replica in replicas if not replica.draining] or replicas
+        self.by_token = {replica.token: replica for replica in replicas}  # a draining one keeps its own clients
+        self.counts = counters.block(layout.instance_at(entry.slot))
+        self.max_line = limits.request_line
+        self.max_head = limits.request_head
+        self.max_lines = limits.request_fields
+        self.max_response_head = limits.response_head
+        self.max_response_lines = limits.response_fields
+        self.max_body = limits.request_body
+        self.buffer = limits.buffer
+        self.max_exchanges = limits.exchanges
+        self.max_idle = limits.idle_connections
+        self.max_attempts = limits.connect_attempts
+        self.client_head = clock.queue(timeouts.client_head)
+        self.client_idle = clock.queue(timeouts.client_idle)
+        self.client_body = clock.queue(timeouts.client_body)
+        self.client_write = clock.queue(timeouts.client_write)
+        self.response_head = clock.queue(timeouts.response_head)
+        self.response_body = clock.queue(timeouts.response_body)
+        self.upstream_idle = clock.queue(timeouts.upstream_idle)
+        self.tunnel_idle = clock.queue(timeouts.tunnel_idle)
+        self.tunnel_half_close = clock.queue(timeouts.tunnel_half_close)
+        self.linger = clock.queue(timeouts.linger)
+        self.request_total = timeouts.request_total
+        self.connect = timeouts.connect
+        self.connect_total = timeouts.connect_total
+        self.turn = turn
+
+
+@cython.final
+@cython.cclass
+class Routes:
+    """All instances of one table."""
+
+    def __init__(self, table: object, before: Routes, clock: Clock, counters: Counters):
+        known: dict = {}
+        turns: dict = {}
+        kept: set = set()
+        replicas: list
+        instance: Instance
+        replica: Replica
+        self.version = table.version
+        self.instances = []
+        self.by_host = {}
+        self.no_instance = counters.block(layout.instance_at(0))
+        if before is not None:
+            known = before.replicas_by_key()
+            for instance in before.instances:
+                turns[instance.name] = instance.turn
+        for entry in table.instances:
+            replicas = []
+            for item in entry.replicas:
+                key = (entry.name, item.name, item.host, item.port)
+                replica = known.get(key)
+                if replica is None:
+                    replica = Replica(item, counters)
+                replica.set_draining(item.state is ReplicaState.DRAINING)
+                replica.set_stamp(entry.replica_header)
+                kept.add(key)
+                replicas.append(replica)
+            instance = Instance(entry, replicas, clock, counters, turns.get(entry.name, 0))
+            self.instances.append(instance)
+            for host in entry.hosts:
+                self.by_host[host.encode("ascii")] = instance
+            if not entry.hosts:
+                self.any_host = instance
+        for key, replica in known.items():
+            if key not in kept:
+                replica.retire()
+        timeouts = [entry.timeouts for entry in table.instances]
+        limits = [entry.limits for entry in table.instances]
+        self.max_line = max(limit.request_line for limit in limits)
+        self.max_head = max(limit.request_head for limit in limits)
+        self.max_lines = max(limit.request_fields for limit in limits)
+        self.client_head = clock.queue(max(timeout.client_head for timeout in timeouts))
+        self.client_write = clock.queue(max(timeout.client_write for timeout in timeouts))
+        self.linger = clock.queue(max(timeout.linger for timeout in timeouts))
+
+    def replicas_by_key(self) -> dict:
+        """Every replica by what makes it the same one in another table."""
+        instance: Instance
+        replica: Replica
+        return {
+            (instance.name, replica.name, replica.host, replica.port): replica
+            for instance in self.instances
+            for replica in instance.by_token.values()
+        }
+
+    @cython.cfunc
+    def find(self, host: bytes) -> Instance:
+        """The instance of a lower-case host without port; None if no instance has it."""
+        instance: Instance = self.by_host.get(host)
+        return instance if instance is not None else self.any_host

@@ -1,0 +1,28 @@
+from haproxy_py.datapath.context cimport Context
+from haproxy_py.datapath.deadlines cimport Timed
+from haproxy_py.datapath.pool cimport Replica
+from haproxy_py.datapath.routes cimport Instance
+
+cdef class Tunnel(Timed):
+    cdef readonly Context context
+    cdef readonly Instance instance
+    cdef readonly Replica replica
+    cdef readonly TunnelEnd client
+    cdef readonly TunnelEnd far
+    cdef readonly str ended_by  # who ended it first: two letters of the access log; empty while it lives
+    cdef object line  # what the access log still needs: called with (ended_by, octets in, octets out)
+
+    cdef void moved(self) noexcept
+    cdef end(self, str ended_by)
+    cdef ended(self, TunnelEnd which, str ended_by, object problem)
+
+cdef class TunnelEnd:
+    cdef Tunnel tunnel
+    cdef TunnelEnd other
+    cdef readonly object transport
+    cdef object write
+    cdef str letters  # what the log says if this end ends first
+    cdef long long received
+    cdef bint finished  # its side has sent FIN
+    cdef bint lost
+    cdef readonly bint is_replica
