@@ -1,9 +1,9 @@
-"""Why the proxy itself ended an exchange: for every reason its status, its RFC 9209 error type and what the client is told.
+"""Why the proxy itself ended an exchange: for every reason its status, its RFC 9209 error type and a message.
 
-The rules are those of `http-intermediary` sections 11 and 12. A reason is one word of the closed set `counters.REASONS`,
-in the same order: the answer's body, `Proxy-Status`, the access log and the metric label all carry it. A message is one
-sentence that says what is wrong and, where the client can do something, what. It never holds an address, the name of a
-replica, or anything from the request.
+The rules are those of `http-intermediary` sections 11 and 12. A reason is one word of the closed set
+`counters.REASONS`, in the same order: the answer's body, `Proxy-Status`, the access log and the metric label all carry
+it. A message is one sentence that says what is wrong and, where the client can do something, what. It never holds an
+address, the name of a replica, or anything from the request.
 """
 
 from __future__ import annotations

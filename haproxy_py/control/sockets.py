@@ -1,0 +1,110 @@
+"""Binds the ports: one listening socket per worker and listen address, so that the kernel spreads the connections.
+
+Control keeps every socket open. A worker inherits a copy, and connections that arrive while it is being replaced wait
+in the queue of the socket for its successor.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+BACKLOG = 4096
+"""Connections waiting to be accepted, per socket. The kernel lowers it to net.core.somaxconn, whose default this is."""
+
+
+class BindError(Exception):
+    """A port cannot be opened. The text says which, why, and what to do."""
+
+
+def bind_workers(host: str, port: int, workers: int, setting: str) -> list[socket.socket]:
+    """One listening socket per worker, all on the same address. Port 0: the kernel picks one, the same for all.
+
+    `setting` names the part of the configuration that asked for it. Raises BindError; then nothing stays open.
+    """
+    family, address = _resolve(host, port, setting)
+    if port:
+        # Two programs of one user that both set SO_REUSEPORT share the port in silence. Without it, binding fails.
+        _bind(family, address, setting, share=False).close()
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(workers):
+            sock = _bind(family, address, setting, share=True)
+            sockets.append(sock)
+            address = sock.getsockname()
+        for sock in sockets:
+            _listen(sock, address, setting)
+    except BindError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def bind_alone(host: str, port: int, setting: str) -> socket.socket:
+    """One listening socket that is not shared. Raises BindError."""
+    family, address = _resolve(host, port, setting)
+    sock = _bind(family, address, setting, share=False)
+    try:
+        _listen(sock, address, setting)
+    except BindError:
+        sock.close()
+        raise
+    return sock
+
+
+def format_address(host: str, port: int) -> str:
+    """`host:port`, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _resolve(host: str, port: int, setting: str) -> tuple[socket.AddressFamily, tuple[object, ...]]:
+    """The address to bind. A name that has both families is taken as IPv4."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        text = getattr(error, "strerror", None) or str(error)
+        raise BindError(f"{setting}: {host} cannot be resolved: {text}. Give an IP address of this machine.") from None
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return family, address
+
+
+def _bind(family: socket.AddressFamily, address: tuple[object, ...], setting: str, *, share: bool) -> socket.socket:
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _explain(error, address, setting) from None
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            # One address, one meaning: `[::]` does not silently take IPv4 too, so both can be listed.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise _explain(error, address, setting) from None
+    return sock
+
+
+def _listen(sock: socket.socket, address: tuple[object, ...], setting: str) -> None:
+    try:
+        sock.listen(BACKLOG)
+    except OSError as error:
+        raise _explain(error, address, setting) from None
+
+
+def _explain(error: OSError, address: tuple[object, ...], setting: str) -> BindError:
+    where = format_address(str(address[0]), int(str(address[1])))
+    advice = {
+        errno.EADDRINUSE: "another program uses this port. Stop it, or choose another port.",
+        errno.EACCES: "this user may not open this port. Choose a port from 1024 up, or give the process "
+        "CAP_NET_BIND_SERVICE.",
+        errno.EADDRNOTAVAIL: "this machine has no such address. Choose one of its own, or 0.0.0.0 for all.",
+        errno.EAFNOSUPPORT: "this machine has no IPv6. Choose an IPv4 address.",
+    }
+    number = error.errno or 0
+    return BindError(f"{setting}: cannot listen on {where}: {advice.get(number, os.strerror(number))}")

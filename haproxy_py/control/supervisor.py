@@ -1,0 +1,344 @@
+"""The control process: opens the ports, keeps the workers alive, publishes tables, obeys signals.
+
+- SIGTERM or SIGINT drains (DRN-6 to DRN-12); a second one aborts; both end with exit status 0.
+- SIGHUP reads the configuration again; if anything is wrong with it, everything stays as it was.
+- Nothing here touches traffic. If this process dies, its workers see the end of their channels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import uvloop
+
+from haproxy_py import __version__, channel, config_file
+from haproxy_py.config import Config
+from haproxy_py.config_error import ConfigError
+from haproxy_py.control.cpus import count_cpus
+from haproxy_py.control.limits import raise_file_limit, share_connections
+from haproxy_py.control.log import Log
+from haproxy_py.control.reload import merge_reloaded
+from haproxy_py.control.segments import Segment
+from haproxy_py.control.sockets import BindError, bind_alone, bind_workers, format_address
+from haproxy_py.control.tables import TableBuilder, TableError
+from haproxy_py.control.workers import Worker, WorkerFailedError
+from haproxy_py.ops.port import OpsPort
+from haproxy_py.ops.view import ListenerView, ReplicaSeries, View, WorkerView
+from haproxy_py.table import Table
+
+KILL_AFTER_DEADLINE = 2.0
+"""Seconds that a worker has after the drain deadline to abort what is left and exit."""
+
+KILL_AFTER_STOP = 1.0
+"""Seconds that a worker has after `Stop`."""
+
+
+def supervise(config: Config, source: str | None) -> int:
+    """Run the proxy until a signal ends it. The exit status: 0 ended by a signal, 1 could not start.
+
+    `source` is the file that SIGHUP reads again; None if the configuration came from elsewhere. Blocks. Must be called
+    on the main thread, because it owns the signals.
+    """
+    supervisor = Supervisor(config, source)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(supervisor.run())
+    finally:
+        supervisor.release()  # only now: a thread of the loop may have been reading the counters
+
+
+class Supervisor:
+    """The life of one proxy."""
+
+    def __init__(self, config: Config, source: str | None) -> None:
+        self._config = config
+        self._source = source
+        self._log = Log(config.log.level)
+        self._began = time.monotonic()
+        self._via = f"haproxy_py-{secrets.token_hex(4)}"
+        count = config.workers or count_cpus()
+        self._segments = [Segment(number) for number in range(1, count + 1)]
+        self._cells = [segment.cells for segment in self._segments]
+        self._tables = TableBuilder(self._segments, time.monotonic)
+        self._table: Table | None = None
+        self._sockets: list[list[socket.socket]] = []  # per listener, per worker
+        self._listeners: tuple[ListenerView, ...] = ()
+        self._connections: tuple[int, ...] = ()  # that one worker may have open, per listener
+        self._workers: list[Worker] = []
+        self._port = OpsPort(self, self._log.say)
+        self._drain_times: tuple[float, float] | None = None  # once draining: loop times of accept stop and deadline
+        self._leaving = asyncio.Event()
+        self._aborting = asyncio.Event()
+        self._hangup = asyncio.Event()
+
+    async def run(self) -> int:
+        """From the first port to the last. The exit status."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._report_mistake)
+        # DRN-6: before any port is open, so that no signal is ever lost.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._obey_end, number)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
+        reloading = asyncio.create_task(self._reload_forever())
+        try:
+            await self._open()
+            return await self._serve()
+        except (BindError, TableError, WorkerFailedError) as error:
+            self._log.error(f"{error}; haproxy_py ends")
+            return 1
+        finally:
+            reloading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reloading
+            await self._port.close()
+            self._close_sockets()
+
+    def release(self) -> None:
+        """Give back the shared memory. Nothing may be used afterwards."""
+        for segment in self._segments:
+            segment.close()
+
+    # --- starting ---
+
+    async def _open(self) -> None:
+        """Bind every port and open the operators' one; workers do not run yet."""
+        self._log.info(f"haproxy_py {__version__} starts, workers: {len(self._segments)}")
+        self._table = self._tables.build(self._config)
+        file_limit = raise_file_limit()
+        count = len(self._segments)
+        for index, listen in enumerate(self._config.listen):
+            self._sockets.append(bind_workers(listen.host, listen.port, count, f"listen[{index}].address"))
+        ops = bind_alone(self._config.ops.host, self._config.ops.port, "ops.address")
+        host, port = ops.getsockname()[:2]
+        await self._port.open(ops)
+        self._listeners = tuple(
+            ListenerView("http", listen.host, sockets[0].getsockname()[1])
+            for listen, sockets in zip(self._config.listen, self._sockets, strict=True)
+        )
+        self._connections = tuple(
+            share_connections(listen.connections, file_limit, len(self._config.listen), count)
+            for listen in self._config.listen
+        )
+        self._workers = [
+            Worker(number, segment, [sockets[number - 1] for sockets in self._sockets], self, self._log)
+            for number, segment in enumerate(self._segments, 1)
+        ]
+        for listener in self._listeners:
+            self._log.info(f"listening on {listener.scheme}://{format_address(listener.host, listener.port)}")
+        self._log.info(f"operators' port on http://{format_address(host, port)}: /metrics, /readyz, / for people")
+
+    async def _serve(self) -> int:
+        """Run the workers until a signal has ended them. Raises WorkerFailedError."""
+        if self._leaving.is_set():
+            self._log.info("haproxy_py ends before it accepted anything")
+            return 0
+        working = asyncio.create_task(self._run_workers())
+        leaving = asyncio.create_task(self._leaving.wait())
+        try:
+            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done():
+                await self._drain(working)
+            await working  # without a signal it has raised: no worker may end
+        finally:
+            for task in (leaving, working):
+                task.cancel()
+            await asyncio.wait({leaving, working})  # ends: what is cancelled kills its process
+        return 0
+
+    async def _run_workers(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for worker in self._workers:
+                    group.create_task(worker.run())
+        except BaseExceptionGroup as group:
+            failed, others = group.split(WorkerFailedError)
+            if failed is None or others is not None:
+                raise
+            raise failed.exceptions[0] from None
+
+    # --- ending ---
+
+    def _obey_end(self, number: signal.Signals) -> None:
+        if self._leaving.is_set():
+            self._log.warning(f"{number.name} again: everything is aborted now")
+            self._aborting.set()
+        else:
+            delay, deadline = self._config.drain.delay, self._config.drain.deadline
+            now = asyncio.get_running_loop().time()
+            self._drain_times = (now + delay, now + deadline)
+            self._leaving.set()
+            self._log.info(
+                f"{number.name}: draining. Readiness is off; new connections are accepted for {delay:g} s more, what "
+                f"runs may go on until {deadline:g} s from now; a second signal aborts"
+            )
+
+    async def _drain(self, working: asyncio.Task[None]) -> None:
+        """DRN-7 to DRN-11: from the first signal to the last worker."""
+        drain = self.make_drain()
+        if drain is None or self._drain_times is None:
+            raise RuntimeError("draining without a signal: _obey_end sets the times")
+        stop_accepting, deadline = self._drain_times
+        for worker in self._workers:
+            worker.leave(drain)
+        aborting = asyncio.create_task(self._aborting.wait())
+        try:
+            if await self._wait_until(stop_accepting, working, aborting):
+                self._close_sockets()
+                for worker in self._workers:
+                    worker.end_replacing()
+                self._log.info("the listening ports are closed; running exchanges and tunnels go on")
+                if await self._wait_until(deadline + KILL_AFTER_DEADLINE, working, aborting):
+                    self._log.warning("the drain deadline is over and a worker still runs; it is killed")
+        finally:
+            aborting.cancel()
+            await asyncio.wait({aborting})
+        await self._end_workers(working, stop=self._aborting.is_set())
+        self._log.info("every worker has ended; haproxy_py ends")
+
+    async def _wait_until(self, moment: float, working: asyncio.Task[None], aborting: asyncio.Task[bool]) -> bool:
+        """True when the moment has come; False when the workers have ended or everything is to be aborted."""
+        seconds = max(0.0, moment - asyncio.get_running_loop().time())
+        done, _ = await asyncio.wait({working, aborting}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return not done
+
+    async def _end_workers(self, working: asyncio.Task[None], *, stop: bool) -> None:
+        """End the workers that are left: with `stop` they may say so in the access log first."""
+        for worker in self._workers:
+            worker.end_replacing()
+            if stop:
+                worker.send(channel.Stop())
+        if stop:
+            await asyncio.wait({working}, timeout=KILL_AFTER_STOP)
+        for worker in self._workers:
+            worker.kill()
+        await asyncio.wait({working})  # ends: nothing survives SIGKILL
+
+    def _close_sockets(self) -> None:
+        for sockets in self._sockets:
+            for sock in sockets:
+                sock.close()
+
+    # --- what a place for a worker asks ---
+
+    def make_start(self, worker: int, fds: Sequence[int]) -> channel.Start:
+        """The first message to a worker; `fds` are its sockets, one per listener."""
+        return channel.Start(
+            worker=worker,
+            listeners=tuple(
+                channel.Listener(fd, listener.scheme, listener.host, listener.port, connections)
+                for fd, listener, connections in zip(fds, self._listeners, self._connections, strict=True)
+            ),
+            table=self._newest_table(),
+            via=self._via,
+            access_log=self._config.log.access == "json",
+            debug=self._config.log.level == "debug",
+        )
+
+    def make_drain(self) -> channel.Drain | None:
+        """What is left of the drain; None while the proxy is not draining."""
+        if self._drain_times is None:
+            return None
+        now = asyncio.get_running_loop().time()
+        delay, deadline = (max(0.0, moment - now) for moment in self._drain_times)
+        return channel.Drain(delay, deadline)
+
+    def list_replica_slots(self) -> list[int]:
+        """Slots that have or had a replica."""
+        return self._tables.replicas.list_used()
+
+    # --- reading the configuration again ---
+
+    async def _reload_forever(self) -> None:
+        """One reload per SIGHUP; signals that arrive meanwhile count as one. Ends by being cancelled."""
+        while True:
+            await self._hangup.wait()
+            self._hangup.clear()
+            try:
+                await self._reload()
+            except Exception:  # a mistake of ours in reading a file must not end a proxy that carries traffic
+                self._log.error(f"SIGHUP: reloading failed, nothing was changed: {traceback.format_exc()}")
+
+    async def _reload(self) -> None:
+        if self._source is None:
+            self._log.warning("SIGHUP: there is no configuration file to read again; nothing was changed")
+            return
+        try:
+            read = await asyncio.to_thread(config_file.load, self._source)
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                self._log.error(line)
+            self._log.error(f"SIGHUP: {self._source} was not applied; the former configuration stays in force")
+            return
+        if self._leaving.is_set():
+            self._log.warning("SIGHUP: the proxy is ending; nothing was changed")
+            return
+        config, waiting = merge_reloaded(self._config, read)
+        try:
+            self._table = self._tables.build(config)
+        except TableError as error:
+            self._log.error(f"SIGHUP: {self._source} was not applied: {error}; the former configuration stays in force")
+            return
+        self._config = config
+        self._log.level = config.log.level
+        for worker in self._workers:
+            worker.send(channel.Publish(self._table))
+        replicas = sum(len(instance.replicas) for instance in self._table.instances)
+        self._log.info(
+            f"SIGHUP: {self._source} is in force as table {self._table.version}, "
+            f"instances: {len(self._table.instances)}, replicas: {replicas}"
+        )
+        for setting in waiting:
+            self._log.warning(f"SIGHUP: the change of {setting} needs a restart; its former value stays in force")
+
+    # --- what the operators' port shows ---
+
+    def view(self) -> View:
+        """A picture of this moment."""
+        table = self._newest_table()
+        states = {
+            (instance.name, replica.name): replica.state.value
+            for instance in table.instances
+            for replica in instance.replicas
+        }
+        instances, replicas = self._tables.instances, self._tables.replicas
+        instances.forget_quiet()
+        replicas.forget_quiet()
+        return View(
+            uptime=time.monotonic() - self._began,
+            draining=self._leaving.is_set(),
+            table=table,
+            workers=tuple(_view_worker(worker) for worker in self._workers),
+            listeners=self._listeners,
+            instances=(("", 0), *instances.list_present(), *instances.list_departed()),
+            replicas=(
+                *(ReplicaSeries(*key, slot, states[key]) for key, slot in replicas.list_present()),
+                *(ReplicaSeries(*key, slot, None) for key, slot in replicas.list_departed()),
+            ),
+            segments=self._cells,
+        )
+
+    def _newest_table(self) -> Table:
+        if self._table is None:
+            raise RuntimeError("no table yet: _open() builds one before any port is open")
+        return self._table
+
+    def _report_mistake(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What asyncio could not tell anyone else."""
+        error = context.get("exception")
+        detail = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else ""
+        self._log.error(f"a mistake in haproxy_py: {context.get('message')} {detail}".rstrip())
+
+
+def _view_worker(worker: Worker) -> WorkerView:
+    process = worker.process
+    if process is None:
+        return WorkerView(worker.number, None, False, worker.restarts, 0)
+    return WorkerView(worker.number, process.pid, worker.is_ready, worker.restarts, process.table_version)

@@ -1,0 +1,177 @@
+"""How a configuration becomes a table: slots, short ids, affinity tokens and gate rules.
+
+Ids, tokens and cookie names are hashes of names and of nothing else: they are the same after a restart and in every
+proxy before the same instance, so a client keeps its replica when it changes proxy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from haproxy_py import counters
+from haproxy_py.config import Config, Instance
+from haproxy_py.control.segments import Segment
+from haproxy_py.control.slots import OutOfSlotsError, Slots
+from haproxy_py.node_red.admin_surface import build_gate_rules
+from haproxy_py.table import InstanceEntry, ReplicaEntry, Table
+
+SHORT_ID_DIGITS = 4
+TOKEN_DIGITS = 16
+COOKIE_DIGITS = 6
+
+ReplicaKey = tuple[str, str]
+"""Names of the instance and of the replica."""
+
+
+class TableError(Exception):
+    """The configuration is valid, but no table can be made from it. The text says why."""
+
+
+class TableBuilder:
+    """Makes one table after another; remembers who has which slot."""
+
+    def __init__(self, segments: Sequence[Segment], clock: Callable[[], float]) -> None:
+        self.instances: Slots[str] = Slots(range(1, counters.MAX_INSTANCES), _InstanceBlocks(segments), clock)
+        self.replicas: Slots[ReplicaKey] = Slots(range(counters.MAX_REPLICAS), _ReplicaBlocks(segments), clock)
+        self._version = 0
+
+    def build(self, config: Config) -> Table:
+        """The next table. Raises TableError, and then nothing has changed."""
+        static = {instance.name: _list_static(instance) for instance in config.instances}
+        keys = [(name, replica.name) for name, replicas in static.items() for replica in replicas]
+        self._check_room(config, keys)
+        try:
+            replica_slots = self.replicas.assign(keys)
+        except OutOfSlotsError:
+            raise TableError(
+                "no counter slots are free until the connections to replicas that left have ended"
+            ) from None
+        # Cannot fail, so it comes second: an instance that left is never busy and gives way.
+        instance_slots = self.instances.assign(static)
+        self._version += 1
+        return Table(
+            version=self._version,
+            instances=tuple(
+                _make_instance(instance, instance_slots[instance.name], static[instance.name], replica_slots)
+                for instance in config.instances
+            ),
+        )
+
+    def _check_room(self, config: Config, keys: Sequence[ReplicaKey]) -> None:
+        if len(config.instances) >= counters.MAX_INSTANCES:
+            raise TableError(
+                f"{len(config.instances)} instances, but at most {counters.MAX_INSTANCES - 1} are possible"
+            )
+        if len(keys) > counters.MAX_REPLICAS:
+            raise TableError(f"{len(keys)} replicas in all, but at most {counters.MAX_REPLICAS} are possible")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A replica as discovery reports it."""
+
+    name: str
+    host: str
+    port: int
+
+
+def _list_static(instance: Instance) -> list[_Found]:
+    """Sorted by name, each once."""
+    found = {_name_static(host, port): _Found(_name_static(host, port), host, port) for host, port in instance.static}
+    return [found[name] for name in sorted(found)]
+
+
+def _name_static(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _make_instance(
+    instance: Instance, slot: int, found: Sequence[_Found], slots: dict[ReplicaKey, int]
+) -> InstanceEntry:
+    ids = choose_ids([replica.name for replica in found])
+    return InstanceEntry(
+        name=instance.name,
+        slot=slot,
+        hosts=instance.hosts,
+        ha=instance.ha,
+        replicas=tuple(
+            ReplicaEntry(
+                name=replica.name,
+                id=ids[replica.name],
+                token=make_token(instance.name, replica.name),
+                host=replica.host,
+                port=replica.port,
+                slot=slots[instance.name, replica.name],
+            )
+            for replica in found
+        ),
+        policy=instance.balance.policy,
+        affinity=instance.balance.affinity,
+        cookie=name_cookie(instance.name),
+        replica_header=instance.replica_header,
+        gate=build_gate_rules(instance.gate),
+        timeouts=instance.timeouts,
+        limits=instance.limits,
+        trusted_proxies=instance.trusted_proxies,
+    )
+
+
+def choose_ids(names: Iterable[str]) -> dict[str, str]:
+    """A short id for every name: four digits of its hash; those that would be equal get as many as tell them apart."""
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in names}
+    ids: dict[str, str] = {}
+    digits = SHORT_ID_DIGITS
+    while left := [name for name in digests if name not in ids]:
+        count: dict[str, int] = {}
+        for name in left:
+            prefix = digests[name][:digits]
+            count[prefix] = count.get(prefix, 0) + 1
+        ids |= {name: digests[name][:digits] for name in left if count[digests[name][:digits]] == 1}
+        digits += 1
+    return ids
+
+
+def make_token(instance: str, replica: str) -> str:
+    """The value of the affinity cookie: tells a client nothing, and every proxy reads it alike."""
+    return hashlib.sha256(f"{instance}\0{replica}".encode()).hexdigest()[:TOKEN_DIGITS]
+
+
+def name_cookie(instance: str) -> str:
+    """The name of the affinity cookie: two instances on one host name must not overwrite each other's."""
+    return f"ha_replica_{hashlib.sha256(instance.encode()).hexdigest()[:COOKIE_DIGITS]}"
+
+
+class _ReplicaBlocks:
+    """The replica blocks of all workers together."""
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        self._segments = segments
+
+    def is_busy(self, slot: int) -> bool:
+        return any(segment.is_replica_busy(slot) for segment in self._segments)
+
+    def read_activity(self, slot: int) -> object:
+        return tuple(segment.read_replica_activity(slot) for segment in self._segments)
+
+    def zero(self, slot: int) -> None:
+        for segment in self._segments:
+            segment.zero_replica(slot)
+
+
+class _InstanceBlocks:
+    """The instance blocks of all workers together."""
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        self._segments = segments
+
+    def is_busy(self, slot: int) -> bool:
+        return False  # an instance block has no gauges
+
+    def read_activity(self, slot: int) -> object:
+        return tuple(segment.read_instance_activity(slot) for segment in self._segments)
+
+    def zero(self, slot: int) -> None:
+        for segment in self._segments:
+            segment.zero_instance(slot)

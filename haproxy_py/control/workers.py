@@ -1,0 +1,295 @@
+"""One place for a worker: the process that fills it, what is said to it, and what happens when it ends.
+
+- A process that ends, however, is replaced: the first time at once, then after a growing pause while processes keep
+  ending soon after they began.
+- Its gauges are zeroed before the next begins; its counters stay.
+- A process that is not ready within `READY_WITHIN` is killed and replaced.
+- If the first `START_ATTEMPTS` processes of a place all end before they are ready, something is wrong that no further
+  attempt will repair: `WorkerFailedError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, Protocol, cast
+
+from haproxy_py import channel
+from haproxy_py.control.log import Log
+from haproxy_py.control.segments import Segment
+
+WORKER_COMMAND: tuple[str, ...] = (sys.executable, "-m", "haproxy_py.worker")
+"""What is started as a worker; the file descriptors follow as `--channel FD --counters FD`."""
+
+READY_WITHIN = 10.0
+"""Seconds from the start of a process to `Ready`. Importing the data path takes a tenth of a second on a free CPU."""
+
+START_ATTEMPTS = 5
+
+PAUSES = (0.0, 0.1, 0.2, 0.4, 0.8, 1.0)
+"""Seconds before the first, second, ... replacement in a row; the last for all that follow."""
+
+SETTLED = 5.0
+"""Seconds of readiness after which the next end counts as the first again."""
+
+HANG_UP_GRACE = 1.0
+"""Seconds between the end of the channel and SIGKILL: a process without a channel obeys nobody."""
+
+MAX_UNREAD = 64 * 1024 * 1024
+"""Bytes of messages that a process has not read. A table of 2,000 replicas has half a megabyte."""
+
+
+class Phase(Enum):
+    """Where a process is in its life."""
+
+    STARTING = "starting"  # has its Start; has not said Ready
+    READY = "ready"  # accepts connections
+    ENDED = "ended"  # no process any more
+
+
+class Duty(Enum):
+    """Whether a process that ends is replaced."""
+
+    KEEP = "keep"  # always
+    LEAVE = "leave"  # draining, still accepting: unless it ended with status 0, because then it has finished
+    GONE = "gone"  # never
+
+
+class WorkerFailedError(Exception):
+    """No process in this place ever became ready."""
+
+
+class Orders(Protocol):
+    """What a place asks of the supervisor."""
+
+    def make_start(self, worker: int, fds: Sequence[int]) -> channel.Start:
+        """The first message, with the newest table."""
+
+    def make_drain(self) -> channel.Drain | None:
+        """What a process that becomes ready while the proxy is draining must be told."""
+
+    def list_replica_slots(self) -> list[int]:
+        """Slots of replicas whose gauges may not be zero."""
+
+
+class WorkerProcess(asyncio.Protocol):
+    """One spawned process and its channel."""
+
+    def __init__(self, worker: int, receive: Callable[[WorkerProcess, Any], None], log: Log) -> None:
+        self.worker = worker
+        self.phase = Phase.STARTING
+        self.ready_at: float | None = None  # loop time
+        self.table_version = 0  # in force there
+        self._first_table = 0
+        self._receive = receive
+        self._log = log
+        self._decoder = channel.Decoder()
+        self._process: asyncio.subprocess.Process | None = None
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise RuntimeError("the process has not been spawned")
+        return self._process.pid
+
+    def __str__(self) -> str:
+        return f"worker {self.worker} (pid {self.pid})"
+
+    async def spawn(self, counters_fd: int, listening_fds: Sequence[int]) -> None:
+        """Start the process and open the channel. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                # A session of its own: the terminal's interrupt must reach control alone, which drains.
+                self._process = await asyncio.create_subprocess_exec(
+                    *WORKER_COMMAND,
+                    "--channel",
+                    str(theirs.fileno()),
+                    "--counters",
+                    str(counters_fd),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(), counters_fd, *listening_fds),
+                    start_new_session=True,
+                )
+            ours.setblocking(False)
+            await loop.create_unix_connection(lambda: self, sock=ours)
+        except BaseException:
+            ours.close()
+            raise
+        self._timer = loop.call_later(READY_WITHIN, self._end_waiting)
+
+    def start(self, start: channel.Start) -> None:
+        """Send the first message. When the process is ready, the table in it is in force."""
+        self._first_table = start.table.version
+        self.send(start)
+
+    def send(self, message: channel.Message) -> None:
+        """Hand over a message; if nobody reads them, end the process."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._transport.write(channel.encode(message))
+        if self._transport.get_write_buffer_size() > MAX_UNREAD:
+            self._log.error(f"{self} does not read its messages; it is killed")
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL, if it still runs."""
+        if self._process is not None and self.phase is not Phase.ENDED:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def wait(self) -> int:
+        """Wait for the end. The exit status, or the negative number of the signal that ended it."""
+        if self._process is None:
+            raise RuntimeError("the process has not been spawned")
+        status = await self._process.wait()
+        self.phase = Phase.ENDED
+        self._set_timer(None)
+        if self._transport is not None:
+            self._transport.abort()
+        return status
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        for message in self._decoder.feed(data):
+            match message:
+                case channel.Ready():
+                    self._become_ready()
+                case channel.Applied(version):
+                    self.table_version = version
+                case channel.Notice(level, text):
+                    self._log.say(level, f"{self}: {text}")
+            self._receive(self, message)
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        if self.phase is not Phase.ENDED:
+            self._set_timer(asyncio.get_running_loop().call_later(HANG_UP_GRACE, self.kill))
+
+    def _become_ready(self) -> None:
+        if self.phase is Phase.STARTING:
+            self.phase = Phase.READY
+            self.ready_at = asyncio.get_running_loop().time()
+            self.table_version = max(self.table_version, self._first_table)
+            self._set_timer(None)
+
+    def _end_waiting(self) -> None:
+        self._log.error(f"{self} was not ready within {READY_WITHIN:g} s; it is killed")
+        self.kill()
+
+    def _set_timer(self, timer: asyncio.TimerHandle | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = timer
+
+
+class Worker:
+    """A place for a worker: its number, its counters and its sockets stay, processes come and go."""
+
+    def __init__(
+        self, number: int, segment: Segment, sockets: Sequence[socket.socket], orders: Orders, log: Log
+    ) -> None:
+        self.number = number
+        self.segment = segment
+        self.process: WorkerProcess | None = None  # set once it has its Start
+        self.restarts = 0
+        self._sockets = sockets
+        self._orders = orders
+        self._log = log
+        self._duty = Duty.KEEP
+        self._gone = asyncio.Event()  # set with Duty.GONE
+        self._was_ever_ready = False
+
+    @property
+    def is_ready(self) -> bool:
+        return self.process is not None and self.process.phase is Phase.READY
+
+    def send(self, message: channel.Message) -> None:
+        """To the process, if there is one. One that is just starting gets the newest table with its Start."""
+        if self.process is not None:
+            self.process.send(message)
+
+    def leave(self, drain: channel.Drain) -> None:
+        """Finish: what is ready drains, what is starting is told when it is ready."""
+        self._duty = Duty.LEAVE
+        if self.is_ready:
+            self.send(drain)
+
+    def end_replacing(self) -> None:
+        """From now on whoever ends is not replaced."""
+        self._duty = Duty.GONE
+        self._gone.set()
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+
+    async def run(self) -> None:
+        """Keep the place filled until it is given up. Raises WorkerFailedError. Cancelling it kills the process."""
+        loop = asyncio.get_running_loop()
+        in_a_row = 0
+        while not self._gone.is_set():
+            process = WorkerProcess(self.number, self._receive, self._log)
+            end, finished = await self._run_process(process)
+            self.segment.zero_gauges(self._orders.list_replica_slots())
+            if self._gone.is_set() or (self._duty is Duty.LEAVE and finished):
+                self._log.say("info" if finished else "warning", f"{end}; it is not replaced, the proxy is ending")
+                return
+            self.restarts += 1
+            settled = process.ready_at is not None and loop.time() - process.ready_at >= SETTLED
+            in_a_row = 0 if settled else in_a_row
+            if self._duty is Duty.KEEP and not self._was_ever_ready and in_a_row + 1 >= START_ATTEMPTS:
+                raise WorkerFailedError(f"{end}; {START_ATTEMPTS} attempts to start worker {self.number} have failed")
+            pause = PAUSES[min(in_a_row, len(PAUSES) - 1)]
+            in_a_row += 1
+            when = f"in {pause:g} s" if pause else "at once"
+            self._log.error(f"{end}; its connections are lost, another is started {when}")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._gone.wait(), pause)
+
+    async def _run_process(self, process: WorkerProcess) -> tuple[str, bool]:
+        """From spawn to end: what happened in words, and whether it ended by itself with status 0."""
+        fds = [sock.fileno() for sock in self._sockets]
+        try:
+            await process.spawn(self.segment.fd, fds)
+        except OSError as error:
+            return f"worker {self.number} could not be started: {error.strerror}", False
+        try:
+            process.start(self._orders.make_start(self.number, fds))
+            self.process = process
+            status = await process.wait()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+        finally:
+            self.process = None
+        return f"{process} {_describe_status(status)}", status == 0
+
+    def _receive(self, process: WorkerProcess, message: object) -> None:
+        match message:
+            case channel.Ready():
+                self._was_ever_ready = True
+                self._log.info(f"{process} accepts connections")
+                if drain := self._orders.make_drain():
+                    process.send(drain)
+            case channel.Applied(version):
+                self._log.debug(f"{process}: table {version} is in force")
+
+
+def _describe_status(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"

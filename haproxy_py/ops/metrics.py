@@ -1,0 +1,181 @@
+"""The metrics of the proxy for Prometheus: names, labels, and where each value is read.
+
+Labels are closed sets: never a path, never a method or a code that a client made up. Series of a replica appear when it
+enters the table and go ten minutes after its last activity (DRN-4).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from haproxy_py import __version__, counters
+from haproxy_py.ops import totals
+from haproxy_py.ops.view import View
+from haproxy_py.reasons import REASONS
+
+PREFIX = "haproxy_py_"
+STATES = ("ready", "draining", "ejected", "unhealthy")
+REPLICA = ("instance", "replica")
+
+_OUTCOMES = (
+    ("opened", counters.REPLICA_CONNECTIONS_OPENED),
+    ("reused", counters.REPLICA_CONNECTIONS_REUSED),
+    ("stale", counters.REPLICA_CONNECTIONS_STALE),
+    ("failed", counters.REPLICA_CONNECTIONS_FAILED),
+)
+
+
+class Scrape(Collector):
+    """The metrics of one view. May be rendered on another thread: it changes nothing."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._collect_process()
+        yield from self._collect_instances()
+        yield from self._collect_replica_requests()
+        yield from self._collect_replica_histograms()
+        yield from self._collect_replica_values()
+        yield self._collect_replica_states()
+
+    def _collect_process(self) -> Iterator[Metric]:
+        view = self._view
+        build = _gauge("build_info", "Always 1; what runs.", ("version", "python", "uvloop"))
+        build.add_metric((__version__, platform.python_version(), version("uvloop")), 1)
+        yield build
+        workers = _gauge("workers", "Worker processes: how many are wanted, how many accept connections.", ("state",))
+        workers.add_metric(("configured",), len(view.workers))
+        workers.add_metric(("ready",), sum(worker.ready for worker in view.workers))
+        yield workers
+        restarts = _counter("worker_restarts_total", "Worker processes that ended unexpectedly and were replaced.")
+        restarts.add_metric((), sum(worker.restarts for worker in view.workers))
+        yield restarts
+        connections = _gauge("client_connections", "Client connections open now.")
+        connections.add_metric((), totals.sum_cell(view.segments, counters.WORKER_CLIENT_CONNECTIONS))
+        yield connections
+        for name, text, cell in (
+            ("client_connections_total", "Client connections accepted.", counters.WORKER_CLIENT_CONNECTIONS_TOTAL),
+            (
+                "access_log_lines_dropped_total",
+                "Access-log lines dropped because the reader of the log did not keep up.",
+                counters.WORKER_LOG_LINES_DROPPED,
+            ),
+            (
+                "accept_pauses_total",
+                "Times that a worker stopped accepting because its connection limit was reached.",
+                counters.WORKER_ACCEPT_PAUSES,
+            ),
+        ):
+            family = _counter(name, text)
+            family.add_metric((), totals.sum_cell(view.segments, cell))
+            yield family
+
+    def _collect_instances(self) -> Iterator[Metric]:
+        denied = _counter("gate_denied_total", "Requests refused by the gate, by rule.", ("instance", "rule"))
+        replies = _counter(
+            "proxy_replies_total", "Exchanges that the proxy itself ended, by reason.", ("instance", "code", "reason")
+        )
+        for name, slot in self._view.instances:
+            at = counters.instance_at(slot)
+            cells = totals.sum_cells(self._view.segments, at, counters.INSTANCE_CELLS)
+            if slot:  # a gate belongs to an instance; slot 0 is for exchanges that never had one
+                for index, rule in enumerate(counters.GATE_RULES):
+                    denied.add_metric((name, rule), cells[counters.INSTANCE_GATE_DENIED + index])
+            for index, reason in enumerate(counters.REASONS):
+                if number := cells[counters.INSTANCE_PROXY_REPLIES + index]:
+                    replies.add_metric((name, str(REASONS[reason].status), reason), number)
+        yield denied
+        yield replies
+
+    def _collect_replica_requests(self) -> Iterator[Metric]:
+        requests = _counter(
+            "replica_requests_total", "Exchanges answered by the replica.", (*REPLICA, "code", "method")
+        )
+        for replica in self._view.replicas:
+            for code, method, number in totals.read_requests(self._view.segments, replica.slot):
+                requests.add_metric((replica.instance, replica.replica, str(code), method), number)
+        yield requests
+
+    def _collect_replica_histograms(self) -> Iterator[Metric]:
+        for name, text, offset in (
+            (
+                "replica_request_duration_seconds",
+                "From the head of the request to the end of the replica's answer.",
+                counters.REPLICA_DURATION,
+            ),
+            (
+                "replica_connect_duration_seconds",
+                "Time to open a connection to the replica.",
+                counters.REPLICA_CONNECT_DURATION,
+            ),
+        ):
+            family = HistogramMetricFamily(PREFIX + name, text, labels=REPLICA)
+            for replica in self._view.replicas:
+                histogram = totals.read_histogram(self._view.segments, replica.slot, offset)
+                family.add_metric(
+                    (replica.instance, replica.replica), _accumulate(histogram.counts), sum_value=histogram.sum
+                )
+            yield family
+
+    def _collect_replica_values(self) -> Iterator[Metric]:
+        active = _gauge("replica_active_requests", "Exchanges running on the replica now.", REPLICA)
+        tunnels = _gauge("replica_active_tunnels", "Tunnels (WebSocket and other) open to the replica now.", REPLICA)
+        idle = _gauge("replica_idle_connections", "Connections to the replica waiting for use.", REPLICA)
+        total = _counter("replica_tunnels_total", "Tunnels opened to the replica.", REPLICA)
+        received = _counter("replica_received_bytes_total", "Bytes received from the replica.", REPLICA)
+        sent = _counter("replica_sent_bytes_total", "Bytes sent to the replica.", REPLICA)
+        connections = _counter(
+            "replica_connections_total",
+            "Connections to the replica: opened, reused, found unusable while idle (stale), failed to open.",
+            (*REPLICA, "outcome"),
+        )
+        for replica in self._view.replicas:
+            labels = (replica.instance, replica.replica)
+            cells = totals.read_simple(self._view.segments, replica.slot)
+            active.add_metric(labels, cells[counters.REPLICA_ACTIVE_REQUESTS])
+            tunnels.add_metric(labels, cells[counters.REPLICA_ACTIVE_TUNNELS])
+            idle.add_metric(labels, cells[counters.REPLICA_IDLE_CONNECTIONS])
+            total.add_metric(labels, cells[counters.REPLICA_TUNNELS_TOTAL])
+            received.add_metric(labels, cells[counters.REPLICA_RECEIVED_BYTES])
+            sent.add_metric(labels, cells[counters.REPLICA_SENT_BYTES])
+            for outcome, cell in _OUTCOMES:
+                connections.add_metric((*labels, outcome), cells[cell])
+        yield from (active, tunnels, idle, total, received, sent, connections)
+
+    def _collect_replica_states(self) -> Metric:
+        states = _gauge("replica_state", "1 for the state that the replica is in.", (*REPLICA, "state"))
+        for replica in self._view.replicas:
+            if replica.state is not None:
+                for state in STATES:
+                    states.add_metric((replica.instance, replica.replica, state), state == replica.state)
+        return states
+
+
+def _gauge(name: str, text: str, labels: Sequence[str] = ()) -> GaugeMetricFamily:
+    return GaugeMetricFamily(PREFIX + name, text, labels=labels)
+
+
+def _counter(name: str, text: str, labels: Sequence[str] = ()) -> CounterMetricFamily:
+    return CounterMetricFamily(PREFIX + name, text, labels=labels)
+
+
+def _accumulate(counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Prometheus wants every bucket to contain the ones below it."""
+    bounds = [str(bound) for bound in counters.DURATION_BUCKETS] + ["+Inf"]
+    buckets: list[tuple[str, float]] = []
+    total = 0
+    for bound, count in zip(bounds, counts, strict=True):
+        total += count
+        buckets.append((bound, total))
+    return buckets

@@ -1,0 +1,81 @@
+"""The status of the proxy as JSON: what `/api/v1/status` says and the page shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from haproxy_py import __version__, counters
+from haproxy_py.ops import totals
+from haproxy_py.ops.view import View
+from haproxy_py.table import InstanceEntry, ReplicaEntry
+
+
+def describe_status(view: View) -> dict[str, Any]:
+    """Everything about this moment, ready for JSON."""
+    return {
+        "version": __version__,
+        "uptime_seconds": round(view.uptime, 3),
+        "ready": not view.explain_not_ready(),
+        "not_ready_because": view.explain_not_ready(),
+        "draining": view.draining,
+        "table_version": view.table.version,
+        "client_connections": totals.sum_cell(view.segments, counters.WORKER_CLIENT_CONNECTIONS),
+        "listeners": [
+            {
+                "scheme": listener.scheme,
+                "host": listener.host,
+                "port": listener.port,
+            }
+            for listener in view.listeners
+        ],
+        "workers": [
+            {
+                "worker": worker.worker,
+                "pid": worker.pid,
+                "ready": worker.ready,
+                "restarts": worker.restarts,
+                "table_version": worker.table_version,
+            }
+            for worker in view.workers
+        ],
+        "instances": [_describe_instance(view, instance) for instance in view.table.instances],
+    }
+
+
+def _describe_instance(view: View, instance: InstanceEntry) -> dict[str, Any]:
+    at = counters.instance_at(instance.slot)
+    cells = totals.sum_cells(view.segments, at, counters.INSTANCE_CELLS)
+    return {
+        "name": instance.name,
+        "hosts": list(instance.hosts),
+        "ha": instance.ha,
+        "discovered": instance.discovered,
+        "policy": instance.policy,
+        "affinity": instance.affinity,
+        "gate_denied": sum(cells[counters.INSTANCE_GATE_DENIED :][: len(counters.GATE_RULES)]),
+        "proxy_replies": {
+            reason: number
+            for reason, number in zip(counters.REASONS, cells[counters.INSTANCE_PROXY_REPLIES :], strict=False)
+            if number
+        },
+        "replicas": [_describe_replica(view, replica) for replica in instance.replicas],
+    }
+
+
+def _describe_replica(view: View, replica: ReplicaEntry) -> dict[str, Any]:
+    cells = totals.read_simple(view.segments, replica.slot)
+    return {
+        "id": replica.id,
+        "name": replica.name,
+        "host": replica.host,
+        "port": replica.port,
+        "state": replica.state.value,
+        "active_requests": cells[counters.REPLICA_ACTIVE_REQUESTS],
+        "requests": sum(number for _, _, number in totals.read_requests(view.segments, replica.slot)),
+        "active_tunnels": cells[counters.REPLICA_ACTIVE_TUNNELS],
+        "tunnels": cells[counters.REPLICA_TUNNELS_TOTAL],
+        "idle_connections": cells[counters.REPLICA_IDLE_CONNECTIONS],
+        "failed_connections": cells[counters.REPLICA_CONNECTIONS_FAILED],
+        "received_bytes": cells[counters.REPLICA_RECEIVED_BYTES],
+        "sent_bytes": cells[counters.REPLICA_SENT_BYTES],
+    }

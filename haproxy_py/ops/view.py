@@ -1,0 +1,69 @@
+"""What the operators' port shows: a picture of the proxy that control takes at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from haproxy_py.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One place for a worker process, and the process that fills it now."""
+
+    worker: int
+    pid: int | None  # None: no process
+    ready: bool  # accepts connections
+    restarts: int
+    table_version: int  # in force there; 0: none
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerView:
+    scheme: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSeries:
+    """A replica that has counters: one of the table, or one that left the table a while ago."""
+
+    instance: str
+    replica: str
+    slot: int
+    state: str | None  # as in the table; None: it left
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything at one moment, except the counters: those are read from `segments` when they are needed."""
+
+    uptime: float  # seconds since the process started
+    draining: bool
+    table: Table  # the newest; `WorkerView.table_version` says which is in force
+    workers: tuple[WorkerView, ...]
+    listeners: tuple[ListenerView, ...]
+    instances: tuple[tuple[str, int], ...]  # name and slot of every instance that has counters, slot 0 included
+    replicas: tuple[ReplicaSeries, ...]
+    segments: Sequence[memoryview[int]]  # cells of one worker each
+
+    def explain_not_ready(self) -> list[str]:
+        """Why no traffic should be sent here; empty when it should."""
+        reasons = []
+        if self.draining:
+            reasons.append("draining")
+        if not any(worker.table_version for worker in self.workers):
+            reasons.append("no table is in force yet")
+        if not any(worker.ready for worker in self.workers):
+            reasons.append("no worker accepts connections")
+        return reasons
+
+
+class Proxy(Protocol):
+    """What the operators' port needs of the rest of the process."""
+
+    def view(self) -> View:
+        """A picture of this moment."""

@@ -1,0 +1,87 @@
+"""A worker that carries no traffic: it speaks the channel, counts something, and obeys the mode in STAND_IN_MODE.
+
+Modes: `normal`; `stubborn` ignores Drain and Stop; `broken` ends at once with status 3; `mute` never says Ready;
+`failing` ends with status 4 when it is told to drain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import os
+import select
+import signal
+import socket
+import time
+from typing import Any
+
+from haproxy_py import channel, counters
+
+
+class StandIn:
+    def __init__(self, fd: int, counters_fd: int) -> None:
+        self.mode = os.environ.get("STAND_IN_MODE", "normal")
+        self.sock = socket.socket(fileno=fd)
+        self.decoder = channel.Decoder()
+        self.map = mmap.mmap(counters_fd, counters.SEGMENT_BYTES)
+        self.cells = memoryview(self.map).cast("Q")
+        self.ends_at: float | None = None
+
+    def run(self) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if self.mode == "broken":
+            raise SystemExit(3)
+        while True:
+            wait = None if self.ends_at is None else max(0.0, self.ends_at - time.monotonic())
+            readable, _, _ = select.select([self.sock], [], [], wait)
+            if not readable:
+                raise SystemExit(0)
+            data = self.sock.recv(65536)
+            if not data:
+                raise SystemExit(0)
+            for message in self.decoder.feed(data):
+                self.obey(message)
+
+    def obey(self, message: Any) -> None:
+        match message:
+            case channel.Start():
+                self.begin(message)
+            case channel.Publish(table):
+                names = ",".join(replica.name for entry in table.instances for replica in entry.replicas)
+                self.say(channel.Applied(table.version), channel.Notice("info", f"got table {table.version}: {names}"))
+            case channel.Drain(delay, _) if self.mode != "stubborn":
+                self.say(channel.Notice("info", f"got Drain {delay:.1f}"))
+                if self.mode == "failing":
+                    raise SystemExit(4)
+                self.ends_at = time.monotonic() + delay
+            case channel.Stop() if self.mode != "stubborn":
+                self.say(channel.Notice("info", "got Stop"))
+                raise SystemExit(0)
+
+    def begin(self, start: channel.Start) -> None:
+        if self.mode == "mute":
+            return
+        slot = start.table.instances[0].replicas[0].slot
+        at = counters.replica_at(slot)
+        self.cells[counters.WORKER_CLIENT_CONNECTIONS] += 7
+        self.cells[counters.WORKER_CLIENT_CONNECTIONS_TOTAL] += 7
+        self.cells[at + counters.REPLICA_ACTIVE_REQUESTS] += 5
+        self.cells[at + counters.REPLICA_SENT_BYTES] += 100
+        for listener in start.listeners:
+            accepts = socket.fromfd(listener.fd, socket.AF_INET, socket.SOCK_STREAM).getsockopt(
+                socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+            )
+            assert accepts, "an inherited socket must listen"
+        self.say(channel.Ready(start.worker, os.getpid()))
+
+    def say(self, *messages: channel.Message) -> None:
+        for message in messages:
+            self.sock.sendall(channel.encode(message))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--channel", type=int)
+    parser.add_argument("--counters", type=int)
+    arguments = parser.parse_args()
+    StandIn(arguments.channel, arguments.counters).run()
