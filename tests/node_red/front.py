@@ -1,0 +1,17 @@
+"""The proxy as these tests start it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.proxy_process import ProxyProcess, describe_instance
+
+
+def put_proxy_before(urls: Sequence[str], folder: Path, *, ha: bool) -> ProxyProcess:
+    """A proxy with one worker, so that round robin is exactly even; not started yet.
+
+    Pages keep tunnels open, which would hold up its end: the drain deadline is short.
+    """
+    extra = {"log": {"access": "off"}, "drain": {"delay": "0s", "deadline": "1s"}}
+    return ProxyProcess(folder, [describe_instance(urls, ha=ha)], extra=extra)

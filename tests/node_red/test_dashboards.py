@@ -1,0 +1,81 @@
+"""Both dashboards in a browser, through the proxy in HA mode: they load, update, hear a click, outlive a replica."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.browser import Page, PageError
+from tests.node_red.front import put_proxy_before
+from tests.node_red.replicas import Replicas
+from tests.proxy_process import ProxyProcess
+
+PATHS = {"dashboard 2": "/dashboard/page1", "dashboard 1": "/ui/"}
+
+OPTIONAL = "/ui/loading.html: 404"
+"""Dashboard 1 asks for a loading page of the user's own, and does without."""
+
+SURVIVAL_TIMEOUT = 60.0  # seconds; socket.io itself waits up to 5 between two attempts
+
+
+@pytest.fixture(params=list(PATHS))
+def path(request: pytest.FixtureRequest) -> str:
+    return PATHS[request.param]
+
+
+async def test_dashboard_loads_updates_and_hears_a_click(page: Page, proxy: ProxyProcess, path: str) -> None:
+    assert await page.open(proxy.url + path) == 200
+    count, replica = await _read_tick(page)
+    await page.wait_for(f"({_TICK})?.count > {count} + 1")
+    await page.click("button.press, .press button")
+    clicked = await page.wait_for_text(".clicks", "click ")
+    assert clicked.endswith(f"on {replica}")  # the click went where the page's socket lives
+    assert any("/socket.io/" in url for url in page.web_sockets.values()), "socket.io stayed with polling"
+    assert [each for each in page.failed_requests if not each.endswith(OPTIONAL)] == []
+    assert [each for each in page.console_errors if "/ui/loading.html" not in each] == []
+
+
+async def test_page_moves_on_when_its_replica_stops(
+    page: Page, own_replicas: Replicas, tmp_path: Path, path: str
+) -> None:
+    with put_proxy_before(own_replicas.urls, tmp_path, ha=True) as proxy:
+        await page.open(proxy.url + path)
+        _, first = await _read_tick(page)
+        other = next(name for name in own_replicas.names if name != first)
+        own_replicas[first].stop()
+        await page.wait_for(f"({_TICK})?.replica === '{other}'", SURVIVAL_TIMEOUT)
+        await page.click("button.press, .press button")
+        clicked = await page.wait_for_text(".clicks", f"on {other}")
+        assert clicked
+        # And back: a page that is opened after the replica has returned may live on either.
+        own_replicas[first].start()
+        own_replicas[first].wait_ready()
+        await page.open(proxy.url + path)
+        await _read_tick(page)
+
+
+async def test_pages_of_different_people_are_spread(
+    browser_pages: list[Page], proxy: ProxyProcess, replicas: Replicas
+) -> None:
+    seen = []
+    for page in browser_pages:
+        await page.open(proxy.url + PATHS["dashboard 2"])
+        seen.append((await _read_tick(page))[1])
+    assert set(seen) == set(replicas.names)
+
+
+_TICK = """(() => {
+    const text = document.querySelector('.ticks')?.textContent || ''
+    const found = text.match(/tick (\\d+) of (\\w+)/)
+    return found && {count: Number(found[1]), replica: found[2]}
+})()"""
+
+
+async def _read_tick(page: Page) -> tuple[int, str]:
+    """The count that the page shows now, and the replica that sent it."""
+    tick = await page.wait_for(_TICK)
+    if not re.fullmatch(r"r\d", tick["replica"]):
+        raise PageError(f"not a replica's name: {tick}")
+    return tick["count"], tick["replica"]
