@@ -28,7 +28,7 @@ ANSWER_TIMEOUT = 10.0
 """Seconds for one answer, or the end of the connection. The proxy and the replica take about a millisecond."""
 
 RAW_TIMEOUT = 2.0
-"""Seconds of reading for a raw row, as in the measurement: where the proxy keeps the connection open there is no end."""
+"""Seconds of reading for a raw row, as in the measurement: where a connection is kept open nothing else ends it."""
 
 
 @dataclass(frozen=True, slots=True)
