@@ -9,6 +9,8 @@ from typing import Any
 
 from aiohttp import web
 
+from haproxy_py.ops.connections import reset_connection
+
 ANSWER_WITHIN = 10.0
 """Seconds for one exchange, the writing of the answer included. Prometheus itself gives up after 10 s."""
 
@@ -50,12 +52,11 @@ async def answer_safely(request: web.Request, handler: Handler, say: Say) -> web
 
 
 async def bound_exchange(request: web.Request, answer: web.StreamResponse) -> None:
-    """Write the whole answer within `ANSWER_WITHIN`, or abort the connection of a client that does not take it."""
+    """Write the whole answer within `ANSWER_WITHIN`, or reset the connection of a client that does not take it."""
     try:
         async with asyncio.timeout(ANSWER_WITHIN):
             await answer.prepare(request)
             await answer.write_eof()
     except TimeoutError:
         if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError("the client did not take the answer in time") from None
+            reset_connection(request.transport)  # aiohttp then finds it closed, as if the client had gone

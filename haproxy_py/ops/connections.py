@@ -1,7 +1,7 @@
 """What bounds the connections to the operators' port, so that slow or many clients cannot lock Prometheus out.
 
 - At most `MAX_CONNECTIONS`. One more is let in by closing the one that has waited longest for its next exchange.
-- A connection on which no exchange is running, and none has ended for `EXCHANGE_WITHIN`, is aborted: that covers a slow
+- A connection on which no exchange is running, and none has ended for `EXCHANGE_WITHIN`, is reset: that covers a slow
   head, an idle client, and a client that does not read the end of its answer.
 - How long one exchange may take is bounded where it is answered (`answers.bound_exchange`).
 """
@@ -9,6 +9,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import cast
@@ -18,8 +20,11 @@ from aiohttp.web_protocol import RequestHandler
 MAX_CONNECTIONS = 128
 """Prometheus, probes, a few browsers and the commands need a tenth of this."""
 
-EXCHANGE_WITHIN = 30.0
-"""Seconds. Above the usual scrape interval of 15 s, so that a scraper keeps its connection."""
+KEEP_ALIVE = 30.0
+"""Seconds after which an idle connection is closed politely. Above the usual scrape interval of 15 s."""
+
+EXCHANGE_WITHIN = 40.0
+"""Seconds. Above `KEEP_ALIVE`, so that only who does not take the polite end is reset."""
 
 SWEEP_EVERY = 5.0
 """Seconds between two looks for connections that are over their time."""
@@ -74,7 +79,7 @@ class OpsConnections:
     def add(self, connection: _Connection) -> None:
         if len(self._open) >= MAX_CONNECTIONS:
             waiting = [one for one in self._open.values() if not one.running] or list(self._open.values())
-            self._abort(min(waiting, key=lambda one: one.since))
+            self._reset(min(waiting, key=lambda one: one.since))
         self._open[connection.handler] = connection
 
     def discard(self, connection: _Connection) -> None:
@@ -90,22 +95,30 @@ class OpsConnections:
             connection.since = time.monotonic()
 
     async def sweep_forever(self) -> None:
-        """Abort connections that are over their time. Ends by being cancelled."""
+        """Reset connections that are over their time. Ends by being cancelled."""
         while True:
             await asyncio.sleep(SWEEP_EVERY)
             self.sweep(time.monotonic())
 
     def sweep(self, now: float) -> None:
-        """Abort every connection that is over its time at `now`."""
+        """Reset every connection that is over its time at `now`."""
         for connection in list(self._open.values()):
             if not connection.running and now - connection.since > EXCHANGE_WITHIN:
-                self._abort(connection)
+                self._reset(connection)
 
-    def abort_all(self) -> None:
+    def reset_all(self) -> None:
         for connection in list(self._open.values()):
-            self._abort(connection)
+            self._reset(connection)
 
-    def _abort(self, connection: _Connection) -> None:
+    def _reset(self, connection: _Connection) -> None:
         self.discard(connection)
         if connection.transport is not None:
-            connection.transport.abort()
+            reset_connection(connection.transport)
+
+
+def reset_connection(transport: asyncio.Transport) -> None:
+    """Close now, with a reset: otherwise the kernel goes on offering the rest of an answer to a stuck client."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and not transport.is_closing():
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from haproxy_py.ops.answers import Handler, Say, answer_json, answer_safely, bound_exchange
-from haproxy_py.ops.connections import OpsConnections
+from haproxy_py.ops.connections import KEEP_ALIVE, OpsConnections
 from haproxy_py.ops.metrics import Scrape
 from haproxy_py.ops.page import PAGE, POLICY
 from haproxy_py.ops.status import describe_status
@@ -24,9 +24,6 @@ MAX_BODY = 16 * 1024
 
 MAX_LINE = 8 * 1024
 """Bytes of a request line and of a field."""
-
-KEEP_ALIVE = 30.0
-"""Seconds between two exchanges; `connections.EXCHANGE_WITHIN` is the harder bound."""
 
 SHUTDOWN_WITHIN = 1.0
 """Seconds for running exchanges when the port closes."""
@@ -73,7 +70,7 @@ class OpsPort:
         self._sweeping = asyncio.create_task(self._connections.sweep_forever())
 
     async def close(self) -> None:
-        """Stop listening, finish what runs within `SHUTDOWN_WITHIN`, abort the rest."""
+        """Stop listening, finish what runs within `SHUTDOWN_WITHIN`, reset the rest."""
         if self._sweeping is not None:
             self._sweeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -82,7 +79,7 @@ class OpsPort:
             self._server.close()
         await self._runner.cleanup()
         if self._connections is not None:
-            self._connections.abort_all()
+            self._connections.reset_all()
 
     @web.middleware
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -1,0 +1,54 @@
+"""Ports that control opens."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from haproxy_py.control.sockets import BindError, bind_alone, bind_workers, format_address
+
+
+def test_workers_share_one_port_that_the_kernel_picked() -> None:
+    sockets = bind_workers("127.0.0.1", 0, 3, "listen[0].address")
+    try:
+        assert len({sock.getsockname() for sock in sockets}) == 1
+        for sock in sockets:
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def test_port_of_another_program_is_refused_even_if_that_program_would_share_it() -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(
+            BindError, match=rf"listen\[0\].address: cannot listen on 127.0.0.1:{port}: another program"
+        ):
+            bind_workers("127.0.0.1", port, 2, "listen[0].address")
+
+
+def test_port_can_be_bound_again_at_once() -> None:
+    (first,) = bind_workers("127.0.0.1", 0, 1, "listen[0].address")
+    port = first.getsockname()[1]
+    with socket.create_connection(("127.0.0.1", port)):
+        accepted, _ = first.accept()
+        accepted.close()  # leaves the port in TIME_WAIT
+    first.close()
+    bind_alone("127.0.0.1", port, "ops.address").close()
+
+
+def test_address_of_another_machine_is_an_error_with_advice() -> None:
+    with pytest.raises(BindError, match="this machine has no such address"):
+        bind_alone("192.0.2.1", 0, "ops.address")
+
+
+def test_name_without_an_address_is_an_error_with_advice() -> None:
+    with pytest.raises(BindError, match="cannot be resolved"):
+        bind_alone("name.invalid", 0, "ops.address")
+
+
+@pytest.mark.parametrize(("host", "text"), [("127.0.0.1", "127.0.0.1:80"), ("::1", "[::1]:80")])
+def test_addresses_are_written_as_in_a_url(host: str, text: str) -> None:
+    assert format_address(host, 80) == text

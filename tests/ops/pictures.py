@@ -1,0 +1,81 @@
+"""A proxy as the operators' port sees it, with counters that a test fills by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from haproxy_py import counters
+from haproxy_py.config import Gate, Limits, Timeouts
+from haproxy_py.node_red.admin_surface import build_gate_rules
+from haproxy_py.ops.view import ListenerView, ReplicaSeries, View, WorkerView
+from haproxy_py.table import InstanceEntry, ReplicaEntry, ReplicaState, Table
+
+SLOTS = 3
+"""Replica slots that the small segments of the tests have."""
+
+
+def make_segment() -> memoryview[int]:
+    """Cells of one worker, all zero, with room for `SLOTS` replicas."""
+    return memoryview(bytearray(counters.replica_at(SLOTS) * counters.CELL)).cast("Q")
+
+
+def make_table(*, name: str = "one", replica: str = "pod-a") -> Table:
+    entry = InstanceEntry(
+        name=name,
+        slot=1,
+        hosts=("one.example.com",),
+        ha=True,
+        replicas=(
+            ReplicaEntry(replica, "aaaa", "t1", "10.0.0.1", 1880, slot=0),
+            ReplicaEntry("pod-b", "bbbb", "t2", "10.0.0.2", 1880, slot=1, state=ReplicaState.DRAINING),
+        ),
+        policy="round-robin",
+        affinity="dashboard",
+        cookie="ha_replica_012345",
+        replica_header="id",
+        gate=build_gate_rules(Gate()),
+        timeouts=Timeouts(),
+        limits=Limits(),
+        trusted_proxies=(),
+    )
+    return Table(7, (entry,))
+
+
+def make_view(*segments: memoryview[int], name: str = "one", replica: str = "pod-a") -> View:
+    """One instance with a ready and a draining replica, and one replica that left; everything is well."""
+    return View(
+        uptime=12.5,
+        draining=False,
+        table=make_table(name=name, replica=replica),
+        workers=tuple(WorkerView(number, 100 + number, True, 0, 7) for number, _ in enumerate(segments, 1)),
+        listeners=(ListenerView("http", "0.0.0.0", 8080),),
+        instances=(("", 0), (name, 1)),
+        replicas=(
+            ReplicaSeries(name, replica, 0, "ready"),
+            ReplicaSeries(name, "pod-b", 1, "draining"),
+            ReplicaSeries(name, "pod-gone", 2, None),
+        ),
+        segments=segments,
+    )
+
+
+def count_exchanges(cells: memoryview[int], slot: int, code: int, method: str, number: int) -> None:
+    """What a worker does for exchanges of one code."""
+    at = counters.replica_at(slot)
+    index = code - counters.FIRST_CODE
+    cells[at + counters.REPLICA_CODES_SEEN + index // 64] |= 1 << (index % 64)
+    cells[at + counters.REPLICA_REQUESTS + index * len(counters.METHODS) + counters.METHODS.index(method)] += number
+
+
+def lose_workers(view: View) -> View:
+    return replace(view, workers=tuple(replace(worker, pid=None, ready=False) for worker in view.workers))
+
+
+class Pictured:
+    """A proxy whose view is whatever the test sets."""
+
+    def __init__(self, view: View) -> None:
+        self.now = view
+
+    def view(self) -> View:
+        return self.now
