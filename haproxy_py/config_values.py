@@ -21,6 +21,7 @@ METHODS = (
 MANAGEMENT_PORT = 2880
 """FlowFuse's launcher: starts and stops Node-RED without asking who calls (DSC-12)."""
 
+_IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 _DURATION_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _SIZE_UNITS = {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024, "B": 1}
 
@@ -50,10 +51,12 @@ def quote(text: str) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that was most likely meant, if any is close."""
-    found = difflib.get_close_matches(word.lower().replace("-", "_"), list(known), n=1) or difflib.get_close_matches(
-        word, list(known), n=1
-    )
-    return found[0] if found else None
+    words = list(known)
+    for spelling in (word[:80], word[:80].lower().replace("-", "_")):
+        found = difflib.get_close_matches(spelling, words, n=1)
+        if found:
+            return found[0]
+    return None
 
 
 def duration(text: str) -> float:
@@ -172,14 +175,15 @@ def host_name(text: str) -> str:
 def network(text: str) -> str:
     """A network in CIDR notation, or one address, in normal form."""
     try:
-        return str(ipaddress.ip_network(text))
-    except ValueError:
-        pass
-    try:
-        wider = ipaddress.ip_network(text, strict=False)
+        found = ipaddress.ip_network(text if "%" not in text else "", strict=False)
     except ValueError:
         raise UnacceptableError(f"expected a network like 10.0.0.0/8 or fd00::/8, found {quote(text)}") from None
-    raise UnacceptableError(f"{quote(text)} has bits set after its prefix: write {wider}, or the address alone")
+    if isinstance(found, ipaddress.IPv6Network) and found.subnet_of(_IPV4_MAPPED):
+        # Addresses of clients are compared in their IPv4 form, so this network would never match.
+        raise UnacceptableError(f"{quote(text)}: write an IPv4-mapped network as the IPv4 network that it is")
+    if ipaddress.ip_address(text.partition("/")[0]) != found.network_address:
+        raise UnacceptableError(f"{quote(text)} has bits set after its prefix: write {found}, or the address alone")
+    return str(found)
 
 
 def instance_name(text: str) -> str:

@@ -1,0 +1,845 @@
+"""The reading of a configuration: what is accepted, and what every error says about what and where."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from haproxy_py import config_file, config_tree, counters
+from haproxy_py.config import Balance, Config, Drain, Gate, Instance, Limits, Listen, Log, Ops, Timeouts
+from haproxy_py.config_error import Problems
+from haproxy_py.config_file import ConfigError, from_flags, load, parse
+
+EXAMPLE = Path(__file__).parents[1] / "config" / "example.yaml"
+
+LATER = ("tls", "token_file", "dns", "kubernetes", "health", "retries")
+
+
+def write(
+    *,
+    address: str = "127.0.0.1:8080",
+    listen: str = "",
+    instance: str = "",
+    replicas: str = "static: ['http://10.0.0.1:1880']",
+    ha: str = "true",
+    top: str = "",
+) -> str:
+    """A correct file of few lines, with something more or else at a place."""
+    return (
+        f"listen:\n  - address: {address}\n    {listen}\n"
+        f"instances:\n  - name: one\n    ha: {ha}\n    replicas: {{{replicas}}}\n    {instance}\n"
+        f"{top}\n"
+    )
+
+
+def read_one(text: str) -> Instance:
+    (instance,) = parse(text, "c.yaml").instances
+    return instance
+
+
+def find_errors(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        parse(text, "c.yaml")
+    return [str(problem) for problem in raised.value.problems]
+
+
+def find_error(text: str) -> str:
+    errors = find_errors(text)
+    assert len(errors) == 1, errors
+    return errors[0]
+
+
+# --- the model and the example ---
+
+
+def test_the_smallest_file_gives_the_defaults_of_the_model() -> None:
+    expected = Instance(name="one", hosts=(), ha=True, static=(("10.0.0.1", 1880),))
+    assert parse(write(), "c.yaml") == Config(listen=(Listen("127.0.0.1", 8080),), instances=(expected,))
+
+
+def test_the_example_holds_the_defaults_of_the_model() -> None:
+    expected = Instance(
+        name="my-instance",
+        hosts=("my-instance.example.com",),
+        ha=True,
+        static=(("127.0.0.1", 1880), ("127.0.0.1", 1881)),
+    )
+    assert load(EXAMPLE) == Config(listen=(Listen("0.0.0.0", 8080),), instances=(expected,))
+
+
+@pytest.mark.parametrize(
+    ("section", "model"),
+    [
+        ("timeouts", Timeouts),
+        ("limits", Limits),
+        ("balance", Balance),
+        ("gate", Gate),
+        ("drain", Drain),
+        ("log", Log),
+        ("instances", Instance),
+        ("listen", Listen),
+        ("ops", Ops),
+        ("", Config),
+    ],
+)
+def test_the_example_has_every_key_of_the_model(section: str, model: type) -> None:
+    elsewhere = {"static": "replicas", "host": "address", "port": "address"}
+    keys = {elsewhere.get(field.name, field.name) for field in dataclasses.fields(model)}
+    assert example_keys(section) == keys
+
+
+def example_keys(section: str) -> set[str]:
+    node = config_tree.read_tree(EXAMPLE.read_text(), "example", Problems())
+    assert isinstance(node, config_tree.Mapping)
+    if not section:
+        return set(node.values)
+    found = find_mapping(node, section)
+    assert found is not None
+    return set(found.values)
+
+
+def find_mapping(node: config_tree.Node, key: str) -> config_tree.Mapping | None:
+    if isinstance(node, config_tree.Sequence):
+        return find_mapping(node.items[0], key) if node.items else None
+    if not isinstance(node, config_tree.Mapping):
+        return None
+    if key in node.values:
+        value = node.values[key]
+        value = value.items[0] if isinstance(value, config_tree.Sequence) else value
+        assert isinstance(value, config_tree.Mapping)
+        return value
+    found = (find_mapping(value, key) for value in node.values.values())
+    return next((mapping for mapping in found if mapping), None)
+
+
+def test_the_example_has_exactly_one_comment_for_each_key() -> None:
+    key_line = re.compile(r"\s*(- )?(# )?[a-z_]+:( \S.*?)?  # \S[^#]*")
+    lines = [line for line in EXAMPLE.read_text().splitlines() if line and not line.startswith("# ")]
+    assert [line for line in lines if not key_line.fullmatch(line)] == []
+
+
+@pytest.mark.parametrize("key", LATER)
+def test_the_example_shows_what_is_not_available_yet_commented_out(key: str) -> None:
+    (line,) = [line for line in EXAMPLE.read_text().splitlines() if line.strip().startswith(f"# {key}:")]
+    assert "not available yet" in line
+    uncommented = EXAMPLE.read_text().replace(line, line.replace("# ", "", 1))
+    assert any(f"{key}: not available yet" in error for error in find_errors(uncommented))
+
+
+# --- every error at once, each with its place ---
+
+TEN_MISTAKES = """\
+listen:
+  - address: 127.0.0.1
+instances:
+  - name: one
+    ha: maybe
+    hosts: [a.example.com]
+    replicas:
+      static: [ftp://10.0.0.1]
+    timeouts: {conect: 2s, client_body: 30}
+    limits: {request_head: 1MiB}
+    gate: {admin_root: admin}
+  - name: two
+    hosts: [A.example.com]
+    replicas:
+      static: [http://10.0.0.2:2880]
+    ha: true
+drain: {delay: 30s}
+"""
+
+
+def test_a_file_with_ten_mistakes_gives_ten_errors_each_with_its_place() -> None:
+    places = [error.split(": ")[:2] for error in find_errors(TEN_MISTAKES)]
+    assert places == [
+        ["c.yaml:2:14", "listen[0].address"],
+        ["c.yaml:5:9", "instances[0].ha"],
+        ["c.yaml:8:16", "instances[0].replicas.static[0]"],
+        ["c.yaml:9:16", "instances[0].timeouts"],
+        ["c.yaml:9:41", "instances[0].timeouts.client_body"],
+        ["c.yaml:10:28", "instances[0].limits.request_head"],
+        ["c.yaml:11:24", "instances[0].gate.admin_root"],
+        ["c.yaml:13:13", "instances[1].hosts[0]"],
+        ["c.yaml:15:16", "instances[1].replicas.static[0]"],
+        ["c.yaml:17:8", "drain"],
+    ]
+
+
+def test_an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() -> None:
+    assert find_error(write(instance="timeouts: {conect: 5s}")) == (
+        'c.yaml:8:16: instances[0].timeouts: unknown key "conect", did you mean "connect"?'
+    )
+
+
+def test_an_unknown_key_that_is_like_no_other_is_refused_with_the_list_of_the_known() -> None:
+    assert find_error(write(top="zzz: 1")).endswith("known here: listen, ops, workers, instances, drain, log")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        write(top="servers: 1"),
+        write(listen="adress: x"),
+        write(top="ops: {port: 1}"),
+        write(instance="host: x"),
+        write(replicas="static: [http://a], fixed: []"),
+        write(instance="balance: {weights: 1}"),
+        write(instance="gate: {modes: deny}"),
+        write(instance="limits: {request_heads: 1KiB}"),
+        write(top="drain: {timeout: 5s}"),
+        write(top="log: {format: json}"),
+    ],
+)
+def test_an_unknown_key_is_refused_in_every_section(text: str) -> None:
+    assert "unknown key" in find_error(text)
+
+
+@pytest.mark.parametrize("key", ["listen", "instances"])
+def test_a_missing_section_is_named(key: str) -> None:
+    text = write().replace(f"{key}:", "other_key:")
+    assert f'c.yaml:1:1: key "{key}" is missing' in find_errors(text)
+
+
+@pytest.mark.parametrize("line", ["    ha: true\n", "    replicas: {static: ['http://10.0.0.1:1880']}\n"])
+def test_a_missing_key_of_an_instance_is_named(line: str) -> None:
+    assert find_error(write().replace(line, "")).startswith("c.yaml:5:5: instances[0]: key ")
+
+
+# --- the language ---
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", "c.yaml: the file is empty"),
+        ("a: b: c", "c.yaml:1:5: not readable as YAML: mapping values are not allowed here"),
+        ("- a", "c.yaml:1:1: expected a mapping of keys to values, found a list"),
+        ("a: *b", "c.yaml:1:4: not readable as YAML: found undefined alias 'b'"),
+        ("a: b\n---\nc: d\n", "c.yaml:2:1: not readable as YAML: expected a single document"),
+        ("a: '\x07'", "c.yaml:1:5: a character that YAML does not allow: U+0007"),
+    ],
+)
+def test_text_that_cannot_be_read_is_refused_with_its_place(text: str, error: str) -> None:
+    assert find_error(text).startswith(error)
+
+
+def test_a_duplicate_key_is_refused() -> None:
+    assert find_error(write(top="log: {level: info, level: debug}")).endswith(
+        'log: key "level" is there twice, first in line 9'
+    )
+
+
+@pytest.mark.parametrize("value", ["!secret x", "!!python/name:os.system x", "!!set {a}", "!!binary aGk="])
+def test_a_tag_is_refused(value: str) -> None:
+    assert any("tags are not accepted" in error for error in find_errors(write(top=f"log: {{level: {value}}}")))
+
+
+def test_a_key_that_is_a_list_is_refused() -> None:
+    assert find_error(write(top="? [a]\n: b")).endswith("a key must be a word, not a list or a mapping")
+
+
+def test_a_merge_key_is_refused() -> None:
+    assert 'unknown key "<<"' in find_error(write(top="<<: {log: {}}"))
+
+
+def test_an_alias_repeats_what_its_anchor_names() -> None:
+    second = "  - {name: two, ha: false, replicas: {static: ['http://b']}, timeouts: *slow}\n"
+    text = write(instance="hosts: [a]\n    timeouts: &slow {connect: 4s}").rstrip() + "\n" + second
+    assert [instance.timeouts.connect for instance in parse(text, "c.yaml").instances] == [4.0, 4.0]
+
+
+def test_aliases_that_multiply_are_refused() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    assert "more than 200,000 keys and values" in find_error("\n".join(lines))
+
+
+def test_an_alias_that_contains_itself_is_refused() -> None:
+    assert "an alias contains itself" in find_error("a: &a [*a]")
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "a: " + "{a: " * 5000, "- " * 5000])
+def test_deep_nesting_is_refused(text: str) -> None:
+    assert "nested deeper than 16 levels" in find_error(text)
+
+
+def test_a_file_of_more_than_a_mebibyte_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("#" * (1024 * 1024 + 1))
+    with pytest.raises(ConfigError, match="larger than 1MiB"):
+        load(path)
+
+
+def test_a_text_of_a_mebibyte_is_read() -> None:
+    text = write()
+    assert parse(text + "#" * (1024 * 1024 - len(text)), "c.yaml")
+
+
+def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load(tmp_path / "absent.yaml")
+
+
+def test_a_directory_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load(tmp_path)
+
+
+def test_a_file_that_is_not_utf_8_is_refused_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(b"listen:\n  - \xff\n")
+    with pytest.raises(ConfigError, match=r"c\.yaml:2:5: the file is not UTF-8"):
+        load(path)
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal() -> None:
+    assert "\x1b" not in find_error(write(top='"\\e[2J": {a: 1}'))
+
+
+# --- durations, sizes, numbers, words ---
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("250ms", 0.25),
+        ("5s", 5.0),
+        ("2m", 120.0),
+        ("1h", 3600.0),
+        ("1.5s", 1.5),
+        ("'5s'", 5.0),
+        ("0", 0.0),
+        ("24h", 86400.0),
+    ],
+)
+def test_a_duration_is_read_in_seconds(written: str, seconds: float) -> None:
+    assert read_one(write(instance=f"timeouts: {{client_idle: {written}}}")).timeouts.client_idle == seconds
+
+
+@pytest.mark.parametrize("written", ["5", "30", "1.5", "'5'"])
+def test_a_duration_without_unit_is_refused_and_told_to_add_one(written: str) -> None:
+    bare = written.strip("'")
+    assert f"{bare} has no unit: write {bare}s" in find_error(write(instance=f"timeouts: {{client_idle: {written}}}"))
+
+
+@pytest.mark.parametrize("written", ["5 s", "1m30s", "-5s", "5S", "5sec", "s", "1:30", "1e3s", "5d", "yes", "", "[5s]"])
+def test_a_duration_of_another_shape_is_refused(written: str) -> None:
+    assert "expected a duration like" in find_error(write(instance=f"timeouts: {{client_idle: {written}}}"))
+
+
+@pytest.mark.parametrize("written", ["25h", "0.5ms", "999999999h"])
+def test_a_duration_out_of_range_is_refused(written: str) -> None:
+    assert "is outside 1ms to 24h" in find_error(write(instance=f"timeouts: {{client_idle: {written}}}"))
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Timeouts)])
+def test_every_timeout_but_two_may_be_switched_off(name: str) -> None:
+    text = write(instance=f"timeouts: {{{name}: 0s}}")
+    if name in ("client_head", "connect"):
+        assert "may not be 0" in find_error(text)
+        return
+    assert getattr(read_one(text).timeouts, name) == 0.0
+
+
+@pytest.mark.parametrize(("written", "octets"), [("4096B", 4096), ("16KiB", 16384), ("1MiB", 1048576)])
+def test_a_size_is_read_in_bytes(written: str, octets: int) -> None:
+    assert read_one(write(instance=f"limits: {{buffer: {written}}}")).limits.buffer == octets
+
+
+@pytest.mark.parametrize("written", ["16KB", "16k", "16 KiB", "1.5MiB", "KiB", "-1KiB", "off"])
+def test_a_size_of_another_shape_is_refused(written: str) -> None:
+    assert "expected a size like" in find_error(write(instance=f"limits: {{buffer: {written}}}"))
+
+
+def test_a_size_without_unit_is_refused_and_told_to_add_one() -> None:
+    assert "65536 has no unit: write 65536B or 65536KiB" in find_error(write(instance="limits: {buffer: 65536}"))
+
+
+def test_a_body_limit_of_zero_is_no_limit() -> None:
+    assert read_one(write(instance="limits: {request_body: 0}")).limits.request_body == 0
+
+
+RANGES = [
+    ("request_line", "512B", "511B"),
+    ("request_line", "8KiB", "33KiB"),
+    ("request_head", "64KiB", "65537B"),
+    ("request_head", "8KiB", "1023B"),
+    ("request_fields", "200", "201"),
+    ("request_fields", "10", "9"),
+    ("response_head", "256KiB", "257KiB"),
+    ("response_head", "1KiB", "1B"),
+    ("response_fields", "500", "501"),
+    ("response_fields", "10", "0"),
+    ("request_body", "1GiB", "1025GiB"),
+    ("buffer", "16MiB", "17MiB"),
+    ("buffer", "4KiB", "0"),
+    ("exchanges", "1", "0"),
+    ("exchanges", "65536", "65537"),
+    ("idle_connections", "0", "65537"),
+    ("connect_attempts", "1", "0"),
+    ("connect_attempts", "16", "17"),
+]
+
+
+@pytest.mark.parametrize(("name", "last", "beyond"), RANGES)
+def test_a_limit_has_a_range(name: str, last: str, beyond: str) -> None:
+    assert read_one(write(instance=f"limits: {{{name}: {last}}}"))
+    assert "is outside" in find_error(write(instance=f"limits: {{{name}: {beyond}}}"))
+
+
+def test_every_limit_has_a_range() -> None:
+    assert {name for name, _, _ in RANGES} == {field.name for field in dataclasses.fields(Limits)}
+
+
+def test_the_largest_request_line_and_head_fit_the_buffer_of_the_data_path() -> None:
+    limits = read_one(write(instance="limits: {request_line: 32KiB, request_head: 64KiB}")).limits
+    assert limits.request_line + limits.request_head <= config_file.HEAD_SCRATCH
+
+
+def test_a_request_line_longer_than_the_head_is_refused() -> None:
+    error = find_error(write(instance="limits: {request_line: 16KiB}"))
+    assert error.endswith(
+        "instances[0].limits: request_line (16KiB) must not exceed request_head (15KiB), which it is part of"
+    )
+
+
+def test_all_attempts_to_connect_may_not_take_less_than_one() -> None:
+    assert "must not be below connect" in find_error(write(instance="timeouts: {connect: 6s}"))
+
+
+@pytest.mark.parametrize("written", ["0", "129", "-1", "1.5", "many", "0x10"])
+def test_a_bad_number_of_workers_is_refused(written: str) -> None:
+    assert find_error(write(top=f"workers: {written}")).startswith("c.yaml:9:10: workers: ")
+
+
+@pytest.mark.parametrize(("written", "workers"), [("auto", 0), ("1", 1), ("128", 128)])
+def test_workers_are_a_number_or_auto(written: str, workers: int) -> None:
+    assert parse(write(top=f"workers: {written}"), "c.yaml").workers == workers
+
+
+@pytest.mark.parametrize(("written", "connections"), [("auto", 0), ("500", 500)])
+def test_connections_are_a_number_or_auto(written: str, connections: int) -> None:
+    assert parse(write(listen=f"connections: {written}"), "c.yaml").listen[0].connections == connections
+
+
+@pytest.mark.parametrize(
+    ("written", "ha"), [("true", True), ("false", False), ("on", True), ("no", False), ("Yes", True)]
+)
+def test_ha_is_a_boolean_of_yaml(written: str, ha: bool) -> None:
+    assert read_one(write(ha=written)).ha is ha
+
+
+@pytest.mark.parametrize("written", ["1", "'true'", "", "[true]"])
+def test_ha_is_nothing_else(written: str) -> None:
+    assert "expected true or false" in find_error(write(ha=written))
+
+
+@pytest.mark.parametrize("written", ["off", "'off'", "false"])
+def test_off_is_a_word_although_yaml_makes_a_boolean_of_it(written: str) -> None:
+    config = parse(write(instance=f"replica_header: {written}", top=f"log: {{access: {written}}}"), "c.yaml")
+    assert (config.instances[0].replica_header, config.log.access) == ("off", "off")
+
+
+def test_on_is_no_word_where_off_is_one() -> None:
+    assert find_error(write(top="log: {access: on}")).endswith("expected json or off, found the boolean on")
+
+
+def test_a_word_that_is_not_known_is_refused_with_the_nearest() -> None:
+    assert find_error(write(instance="balance: {policy: roundrobin}")).endswith(
+        'expected round-robin, least-connections or random-two, found "roundrobin", did you mean "round-robin"?'
+    )
+
+
+@pytest.mark.parametrize("section", ["balance", "gate", "timeouts", "limits", "replicas"])
+@pytest.mark.parametrize("written", ["", "[]", "5"])
+def test_a_section_that_is_no_mapping_is_refused(section: str, written: str) -> None:
+    text = write(instance=f"{section}: {written}")
+    text = text.replace("    replicas: {static: ['http://10.0.0.1:1880']}\n", "") if section == "replicas" else text
+    assert "expected a mapping of keys to values" in find_error(text)
+
+
+# --- addresses ---
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        ("0.0.0.0:8080", ("0.0.0.0", 8080)),
+        ("127.0.0.1:0", ("127.0.0.1", 0)),
+        ("'[::]:8080'", ("::", 8080)),
+        ("'[0:0::1]:443'", ("::1", 443)),
+        ("localhost:80", ("localhost", 80)),
+    ],
+)
+def test_an_address_is_host_and_port(written: str, address: tuple[str, int]) -> None:
+    (listen,) = parse(write(address=written), "c.yaml").listen
+    assert (listen.host, listen.port) == address
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "8080",
+        "':8080'",
+        "127.0.0.1",
+        "'127.0.0.1:'",
+        "127.0.0.1:65536",
+        "127.0.0.1:http",
+        "'::1:8080'",
+        "'[::1'",
+        "'[1]:80'",
+        "256.0.0.1:80",
+        "127.1:80",
+        "'[fe80::1%eth0]:80'",
+        "'a b:80'",
+        "-a:80",
+        "a..b:80",
+        "http://a:80",
+        "127.0.0.1:+80",
+    ],
+)
+def test_a_bad_address_is_refused(written: str) -> None:
+    assert find_error(write(address=written)).startswith("c.yaml:2:14: listen[0].address: ")
+
+
+@pytest.mark.parametrize(
+    ("listen", "ops"),
+    [
+        ("127.0.0.1:8080", "127.0.0.1:8080"),
+        ("0.0.0.0:8080", "127.0.0.1:8080"),
+        ("127.0.0.1:8080", "0.0.0.0:8080"),
+        ("localhost:8080", "127.0.0.1:8080"),
+    ],
+)
+def test_the_ops_port_may_not_be_a_listener(listen: str, ops: str) -> None:
+    error = find_error(write(address=listen, top=f"ops: {{address: '{ops}'}}"))
+    assert error.endswith("is already taken: c.yaml:2:14: listen[0].address")
+
+
+def test_a_listener_may_not_be_the_default_of_the_ops_port() -> None:
+    assert "is already taken: the default of ops.address" in find_error(write(address="0.0.0.0:9090"))
+
+
+def test_two_listeners_may_not_be_the_same() -> None:
+    assert "already taken" in find_error(write().replace("listen:\n", "listen:\n  - address: 127.0.0.1:8080\n"))
+
+
+def test_addresses_with_port_zero_never_collide() -> None:
+    assert parse(write(address="127.0.0.1:0", top="ops: {address: '127.0.0.1:0'}"), "c.yaml").ops.port == 0
+
+
+# --- instances ---
+
+
+@pytest.mark.parametrize("written", ["", "5", "yes", "2024-01-01", "'a b'", "-a", "a-", "a/b", "x" * 64, "'ä'"])
+def test_a_bad_instance_name_is_refused(written: str) -> None:
+    assert "instances[0].name: " in find_error(write().replace("name: one", f"name: {written}"))
+
+
+def test_two_instances_may_not_have_one_name() -> None:
+    text = write(instance="hosts: [a]")
+    second = "  - {name: one, hosts: [b], ha: true, replicas: {static: ['http://b']}}\n"
+    assert find_error(text.rstrip("\n") + "\n" + second).endswith(
+        '"one" is already there: c.yaml:5:11: instances[0].name'
+    )
+
+
+def test_two_instances_may_not_have_one_host_in_any_case() -> None:
+    text = write(instance="hosts: [a.example.com]").rstrip("\n") + "\n"
+    second = "  - {name: two, hosts: [A.Example.com], ha: true, replicas: {static: ['http://b']}}\n"
+    assert "instances[1].hosts[0]: " in find_error(text + second)
+
+
+def test_only_one_instance_may_take_any_host() -> None:
+    second = "  - {name: two, ha: true, replicas: {static: ['http://b']}}\n"
+    assert "only one may take any host" in find_error(write().rstrip() + "\n" + second)
+
+
+def test_hosts_are_lower_case_in_the_model() -> None:
+    assert read_one(write(instance="hosts: [A.Example.COM, '[::0001]']")).hosts == ("a.example.com", "[::1]")
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["'*.a'", "a:80", "http://a", "a/b", "a.", "''", "bücher.example", "1.2.3", "'[::1'", "'a,b'", "5", "'_.-'"],
+)
+def test_a_bad_host_is_refused(written: str) -> None:
+    assert "instances[0].hosts[0]: " in find_error(write(instance=f"hosts: [{written}]"))
+
+
+@pytest.mark.parametrize("written", ["", "{}", "a.example.com"])
+def test_hosts_are_a_list(written: str) -> None:
+    assert "instances[0].hosts: expected a list" in find_error(write(instance=f"hosts: {written}"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        write(instance="hosts: []"),
+        write(replicas="static: []"),
+        re.sub(r"(?s)listen:.*instances:", "listen: []\ninstances:", write()),
+        re.sub(r"(?s)instances:.*", "instances: []", write()),
+    ],
+)
+def test_an_empty_list_is_refused_where_something_is_needed(text: str) -> None:
+    assert "expected at least one entry, found an empty list" in find_error(text)
+
+
+def test_there_may_be_1024_instances_and_no_more() -> None:
+    def many(number: int) -> str:
+        item = "  - {{name: i{0}, hosts: [h{0}], ha: true, replicas: {{static: ['http://a']}}}}\n"
+        return "listen: [{address: '127.0.0.1:0'}]\ninstances:\n" + "".join(item.format(n) for n in range(number))
+
+    assert len(parse(many(counters.MAX_INSTANCES - 1), "c.yaml").instances) == 1024
+    assert "1025 entries are too many: at most 1024" in find_error(many(counters.MAX_INSTANCES))
+
+
+# --- replicas ---
+
+
+def with_urls(*urls: str, address: str = "127.0.0.1:8080", top: str = "") -> str:
+    return write(replicas="static: [" + ", ".join(f"'{url}'" for url in urls) + "]", address=address, top=top)
+
+
+@pytest.mark.parametrize(
+    ("url", "replica"),
+    [
+        ("http://10.0.0.1:1880", ("10.0.0.1", 1880)),
+        ("http://10.0.0.1", ("10.0.0.1", 80)),
+        ("http://10.0.0.1/", ("10.0.0.1", 80)),
+        ("HTTP://Node-A.ns.svc:1880", ("node-a.ns.svc", 1880)),
+        ("http://[FD00::1]:1880", ("fd00::1", 1880)),
+        ("http://[::1]", ("::1", 80)),
+    ],
+)
+def test_a_replica_is_a_url_of_host_and_port(url: str, replica: tuple[str, int]) -> None:
+    assert read_one(with_urls(url)).static == (replica,)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "10.0.0.1:1880",
+        "https://a",
+        "ftp://a",
+        "http:///x",
+        "http://",
+        "http://a/x",
+        "http://a?x",
+        "http://a#x",
+        "http://u@a",
+        "http://u:p@a",
+        "http://a:0",
+        "http://a:65536",
+        "http://a:",
+        "http://a:x",
+        "http://::1",
+        "http://[::1",
+        "http://a b",
+        "http://10.0.0.256",
+        "http://0x7f.1",
+        "http://0.0.0.0:1880",
+        "http://[::]:1880",
+        "",
+        "http://a\\b",
+        " http://a",
+    ],
+)
+def test_a_bad_replica_url_is_refused(url: str) -> None:
+    assert "instances[0].replicas.static[0]: " in find_error(with_urls(url))
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1:2880", "http://[::1]:2880", "http://a:02880"])
+def test_the_management_port_of_flowfuse_is_refused(url: str) -> None:
+    assert "port 2880 is FlowFuse's management port" in find_error(with_urls(url))
+
+
+def test_a_replica_may_be_there_only_once() -> None:
+    assert "static[1]: " in find_error(with_urls("http://a", "http://A:80/"))
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("127.0.0.1:8080", "http://localhost:8080"),
+        ("0.0.0.0:8080", "http://127.0.0.1:8080"),
+        ("'[::]:8080'", "http://[::1]:8080"),
+        ("10.0.0.1:8080", "http://10.0.0.1:8080"),
+        ("127.0.0.1:8080", "http://127.0.0.1:9090"),
+    ],
+)
+def test_a_replica_that_is_the_proxy_itself_is_refused(address: str, url: str) -> None:
+    assert "a replica cannot be the proxy itself" in find_error(with_urls(url, address=address))
+
+
+def test_a_replica_that_is_an_own_address_is_refused_also_when_that_stands_below() -> None:
+    assert "ops.address" in find_error(with_urls("http://10.0.0.1:9", top="ops: {address: '10.0.0.1:9'}"))
+
+
+def test_an_instance_may_have_1024_replicas_and_no_more() -> None:
+    urls = [f"http://r{n}" for n in range(1025)]
+    assert len(read_one(with_urls(*urls[:1024])).static) == 1024
+    assert "1025 entries are too many" in find_error(with_urls(*urls))
+
+
+def test_all_instances_together_may_not_have_more_replicas_than_there_are_counters() -> None:
+    static = ", ".join(f"http://r{n}" for n in range(1000))
+    item = "  - {{name: i{0}, hosts: [h{0}], ha: true, replicas: {{static: [{1}]}}}}\n"
+    text = "listen: [{address: '127.0.0.1:0'}]\ninstances:\n" + "".join(item.format(n, static) for n in range(3))
+    assert "3000 replicas in all are too many: at most 2048" in find_error(text)
+
+
+@pytest.mark.parametrize("replicas", ["", "static: ['http://a'], dns: {name: a}"])
+def test_replicas_have_exactly_one_source(replicas: str) -> None:
+    assert any(
+        "expected exactly one of static, dns and kubernetes" in error for error in find_errors(write(replicas=replicas))
+    )
+
+
+# --- gate, proxies, drain ---
+
+
+@pytest.mark.parametrize(
+    ("written", "root"), [("/", "/"), ("/admin", "/admin"), ("/a/b/", "/a/b"), ("/a.b~c-d_e", "/a.b~c-d_e")]
+)
+def test_an_admin_root_is_a_plain_path(written: str, root: str) -> None:
+    assert read_one(write(instance=f"gate: {{admin_root: {written}}}")).gate.admin_root == root
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["admin", "''", "'/a?b'", "/a#b", "/a%20b", "/../a", "/./a", "/a//b", "//", "'/a b'", "/ä", "false", "'/a\\b'"],
+)
+def test_a_bad_admin_root_is_refused(written: str) -> None:
+    assert "instances[0].gate.admin_root: " in find_error(write(instance=f'gate: {{"admin_root": {written}}}'))
+
+
+@pytest.mark.parametrize("written", ["/path", "GET /path", "GET,HEAD /path", "/", "/a/", "M-SEARCH /x"])
+@pytest.mark.parametrize("key", ["allow", "deny"])
+def test_a_rule_of_the_gate_is_a_path_with_or_without_methods(key: str, written: str) -> None:
+    assert getattr(read_one(write(instance=f"gate: {{{key}: ['{written}']}}")).gate, key) == (written,)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "path",
+        "GET",
+        "GET path",
+        "get /x",
+        "GETT /x",
+        "GET,,HEAD /x",
+        "GET, HEAD /x",
+        "GET  /x",
+        " /x",
+        "CONNECT /x",
+        "/x y z",
+        "/a?b",
+        "/a#b",
+        "/a%41",
+        "/../a",
+        "/a/./b",
+        "/a//b",
+        "/ä",
+        "/a\\b",
+        "",
+    ],
+)
+@pytest.mark.parametrize("key", ["allow", "deny"])
+def test_a_bad_rule_of_the_gate_is_refused(key: str, written: str) -> None:
+    assert f"instances[0].gate.{key}[0]: " in find_error(write(instance=f"gate: {{{key}: ['{written}']}}"))
+
+
+def test_a_rule_may_be_there_only_once() -> None:
+    assert "gate.deny[1]: " in find_error(write(instance="gate: {deny: [/a, /a]}"))
+
+
+@pytest.mark.parametrize(
+    ("written", "network"),
+    [("10.0.0.0/8", "10.0.0.0/8"), ("10.1.2.3", "10.1.2.3/32"), ("fd00::/8", "fd00::/8"), ("FD00:0::1", "fd00::1/128")],
+)
+def test_a_trusted_proxy_is_a_network_in_normal_form(written: str, network: str) -> None:
+    assert read_one(write(instance=f"trusted_proxies: ['{written}']")).trusted_proxies == (network,)
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["10.0.0.1/8", "10.0.0.0/33", "10.0.0/8", "ingress", "", "::ffff:10.0.0.0/104", "fe80::%eth0/64", "10.0.0.0/-1"],
+)
+def test_a_bad_network_is_refused(written: str) -> None:
+    assert "instances[0].trusted_proxies[0]: " in find_error(write(instance=f"trusted_proxies: ['{written}']"))
+
+
+@pytest.mark.parametrize("written", ["{delay: 25s}", "{deadline: 5s}", "{delay: 10s, deadline: 10s}", "{delay: 1h}"])
+def test_the_deadline_of_draining_must_exceed_its_delay(written: str) -> None:
+    assert "c.yaml:9:8: drain: deadline (" in find_error(write(top=f"drain: {written}"))
+
+
+def test_draining_may_begin_without_delay() -> None:
+    assert parse(write(top="drain: {delay: 0}"), "c.yaml").drain == Drain(delay=0.0)
+
+
+def test_a_section_with_a_wrong_value_is_not_also_compared_with_a_default() -> None:
+    assert "drain.deadline: 40 has no unit" in find_error(write(top="drain: {delay: 30s, deadline: 40}"))
+
+
+# --- what is not available yet ---
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        write(listen="tls: {certificate: tls.crt, key: tls.key}"),
+        write(top="ops: {token_file: token}"),
+        write(ha="auto"),
+        write(replicas="dns: {name: a, port: 1880}"),
+        write(replicas="kubernetes: {service: a}"),
+        write(instance="gate: {mode: strict}"),
+        write(instance="health: {path: /}"),
+        write(instance="health:"),
+        write(instance="retries: {}"),
+    ],
+)
+def test_what_only_a_later_version_reads_is_refused_and_not_ignored(text: str) -> None:
+    assert re.search(r"not available yet: \w+", find_error(text))
+
+
+# --- flags ---
+
+
+def test_flags_give_one_instance_for_any_host() -> None:
+    config = from_flags("127.0.0.1:8080", ["http://a:1880", "http://b:1880"], ha=True, ops="127.0.0.1:9", workers="2")
+    assert config == Config(
+        listen=(Listen("127.0.0.1", 8080),),
+        instances=(Instance(name="default", hosts=(), ha=True, static=(("a", 1880), ("b", 1880))),),
+        ops=Ops("127.0.0.1", 9),
+        workers=2,
+    )
+
+
+def test_flags_not_given_leave_the_defaults() -> None:
+    config = from_flags("127.0.0.1:8080", ["http://a"])
+    assert (config.instances[0].ha, config.ops, config.workers) == (False, Ops(), 0)
+
+
+def test_every_wrong_flag_is_named() -> None:
+    with pytest.raises(ConfigError) as raised:
+        from_flags("here", ["http://a:2880", "https://b"], ops="there", workers="many")
+    assert {str(problem).split(":")[0] for problem in raised.value.problems} == {
+        "--listen",
+        "--replica",
+        "--ops",
+        "--workers",
+    }
+    assert len(raised.value.problems) == 5
+
+
+def test_a_replica_flag_that_is_the_proxy_itself_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match="--replica: a replica cannot be the proxy itself, which listens there: --listen"
+    ):
+        from_flags("127.0.0.1:8080", ["http://127.0.0.1:8080"])
