@@ -1,1 +1,62 @@
-"""The commands, one module each."""
+"""The commands of `haproxy-py`, one module each.
+
+A command is a module with `add_parser(subparsers)`, which says how it is called, and `run(args)`, which gives the exit
+code: 0 fine, 1 failed, 2 wrong usage or configuration. What a command starts is imported when it runs, so that `check`
+stays small and fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from haproxy_py import __version__
+from haproxy_py.cli import check, demo, run
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+COMMANDS = (run, demo, check)
+
+EXAMPLES = """\
+examples:
+  haproxy-py demo                        two small replicas and the proxy before them, to try it out
+  haproxy-py run --config haproxy.yaml   the proxy, in the foreground
+  haproxy-py check haproxy.yaml          every error of a configuration file
+
+exit codes: 0 fine, 1 failed, 2 wrong usage or configuration
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code. Never raises `SystemExit`."""
+    parser = build_parser()
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if not arguments:
+        parser.print_help()
+        return 2
+    try:
+        args = parser.parse_args(arguments)
+        command: Callable[[argparse.Namespace], int] = args.command
+        return command(args)
+    except SystemExit as exit_:  # argparse ends the process for --help, --version and wrong usage
+        return exit_.code if isinstance(exit_.code, int) else 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="haproxy-py",
+        description="A reverse proxy for Node-RED instances in High Availability mode: it spreads requests over the "
+        "replicas of an instance, keeps dashboards working, and answers 403 for the editor and the admin API.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"haproxy-py {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return parser

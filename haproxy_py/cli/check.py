@@ -1,0 +1,84 @@
+"""`haproxy-py check`: is this configuration file right, and what would run?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from haproxy_py.config import Config, Instance
+from haproxy_py.config_file import ConfigError, load
+from haproxy_py.config_values import spell_address, spell_duration
+
+if TYPE_CHECKING:
+    from haproxy_py.cli import Subparsers
+
+EXAMPLES = """\
+examples:
+  haproxy-py check haproxy.yaml
+  haproxy-py check haproxy.yaml && kill -HUP PID   follow a changed file only if it is right
+
+exit codes: 0 the file is right; 2 it is not, and every error is on standard error: where, what, what was expected
+"""
+
+SHOWN = 10
+"""Instances, hosts or replicas that the summary names before it only counts."""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Say how the command is called."""
+    parser = subparsers.add_parser(
+        "check",
+        help="check a configuration file",
+        description="Read a configuration file and tell every error in it, or what would run. Starts nothing.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="the configuration file (YAML)")
+    parser.set_defaults(command=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the errors, or the summary."""
+    try:
+        config = load(args.file)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{args.file} is right. {summarize(config)}")
+    return 0
+
+
+def summarize(config: Config) -> str:
+    """One paragraph: what would run."""
+    listeners = _enumerate([spell_address(listen.host, listen.port) for listen in config.listen])
+    workers = _count(config.workers, "worker") if config.workers else "one worker per CPU"
+    instances = [_summarize_instance(instance) for instance in config.instances]
+    return (
+        f"It would listen on {listeners} with {workers}, have the operators' port on "
+        f"{spell_address(config.ops.host, config.ops.port)}, and serve {_count(len(instances), 'instance')}: "
+        f"{_enumerate(instances, '; ')}. On SIGTERM it would go on accepting for {spell_duration(config.drain.delay)} "
+        f"and end {spell_duration(config.drain.deadline)} after the signal at the latest."
+    )
+
+
+def _summarize_instance(instance: Instance) -> str:
+    hosts = _enumerate(list(instance.hosts)) if instance.hosts else "any host"
+    mode = "in HA mode (editor and admin API: 403)" if instance.ha else "not in HA mode (editor and admin API pass)"
+    replicas = _enumerate([spell_address(host, port) for host, port in instance.static])
+    return (
+        f"{instance.name} for {hosts}, {mode}, over {_count(len(instance.static), 'replica')} "
+        f"({replicas}) by {instance.balance.policy}"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _enumerate(words: list[str], separator: str = ", ") -> str:
+    if len(words) <= SHOWN:
+        return separator.join(words)
+    return separator.join([*words[:SHOWN], f"and {len(words) - SHOWN} more"])

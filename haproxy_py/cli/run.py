@@ -1,0 +1,91 @@
+"""`haproxy-py run`: the proxy itself, in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from haproxy_py.config_file import ConfigError, from_flags, load
+
+if TYPE_CHECKING:
+    from haproxy_py.cli import Subparsers
+    from haproxy_py.config import Config
+
+DESCRIPTION = """\
+Run the proxy in the foreground: one control process and as many workers as configured.
+
+Either a file says what to do, or flags do for one instance that takes any host:"""
+
+EXAMPLES = """\
+signals:
+  SIGTERM, SIGINT   drain: finish what runs, then end
+  SIGHUP            read FILE again and follow it (needs --config)
+
+examples:
+  haproxy-py run --config haproxy.yaml
+  haproxy-py run --listen 0.0.0.0:8080 --replica http://127.0.0.1:1880 --replica http://127.0.0.1:1881 --ha
+  haproxy-py run --listen '[::1]:8080' --replica 'http://[::1]:1880' --ops 127.0.0.1:9091 --workers 2
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Say how the command is called."""
+    parser = subparsers.add_parser(
+        "run",
+        help="run the proxy in the foreground",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        usage="%(prog)s --config FILE\n"
+        "       %(prog)s --listen HOST:PORT --replica URL [--replica URL ...] [--ha] [--ops HOST:PORT] [--workers N]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="configuration file; config/example.yaml has every key")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="where users connect; port 0 lets the system choose")
+    parser.add_argument(
+        "--replica", metavar="URL", action="append", help="a replica, http://HOST[:PORT]; once for each replica"
+    )
+    parser.add_argument(
+        "--ha",
+        action="store_true",
+        help="HA mode: answer 403 for the editor and the admin API (default: let them through)",
+    )
+    parser.add_argument(
+        "--ops", metavar="HOST:PORT", help="where metrics, probes and status are (default: 127.0.0.1:9090)"
+    )
+    parser.add_argument("--workers", metavar="N", help="processes that carry traffic (default: the CPUs it may use)")
+    parser.set_defaults(command=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until told to end."""
+    _check_usage(args)
+    try:
+        config = _read_config(args)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    from haproxy_py.control.supervisor import supervise
+
+    return supervise(config, args.config)
+
+
+def _check_usage(args: argparse.Namespace) -> None:
+    """A file or flags, not both: neither could say which of the two is in force."""
+    parser: argparse.ArgumentParser = args.parser
+    given = [
+        f"--{name}"
+        for name in ("listen", "replica", "ha", "ops", "workers")
+        if getattr(args, name) not in (None, False)
+    ]
+    if args.config is not None and given:
+        parser.error(f"--config stands alone: {', '.join(given)} would contradict the file")
+    if args.config is None and not (args.listen and args.replica):
+        parser.error("either --config FILE is needed, or --listen HOST:PORT and at least one --replica URL")
+
+
+def _read_config(args: argparse.Namespace) -> Config:
+    if args.config is not None:
+        return load(args.config)
+    return from_flags(args.listen, args.replica, args.ha, args.ops, args.workers)

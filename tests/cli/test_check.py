@@ -1,0 +1,79 @@
+"""`haproxy-py check`: errors to standard error with exit code 2, else a summary and 0; and nothing heavy is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from haproxy_py.cli import main
+from tests.test_config import EXAMPLE, TEN_MISTAKES, write
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "haproxy.yaml"
+    path.write_text(write())
+    return path
+
+
+def test_a_right_file_gives_one_paragraph_that_says_what_would_run(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(file)]) == 0
+    assert capsys.readouterr().out == (
+        f"{file} is right. It would listen on 127.0.0.1:8080 with one worker per CPU, have the operators' port on "
+        "127.0.0.1:9090, and serve 1 instance: one for any host, in HA mode (editor and admin API: 403), over "
+        "1 replica (10.0.0.1:1880) by round-robin. On SIGTERM it would go on accepting for 5s and end 25s after the "
+        "signal at the latest.\n"
+    )
+
+
+def test_the_summary_counts_what_is_too_much_to_name(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    urls = ", ".join(f"http://r{n}" for n in range(30))
+    file.write_text(write(replicas=f"static: [{urls}]"))
+    assert main(["check", str(file)]) == 0
+    assert "over 30 replicas (r0:80, " in (summary := capsys.readouterr().out)
+    assert "r9:80, and 20 more)" in summary
+
+
+def test_ten_mistakes_give_ten_lines_on_standard_error_and_exit_code_2(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(TEN_MISTAKES)
+    assert main(["check", str(file)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 10
+    assert all(line.startswith(f"{file}:") for line in printed.err.splitlines())
+
+
+def test_a_missing_file_gives_a_message_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path / "absent.yaml")]) == 2
+    assert capsys.readouterr().err == f"{tmp_path}/absent.yaml: cannot be read: No such file or directory\n"
+
+
+def test_a_directory_gives_a_message_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"{tmp_path}: cannot be read: Is a directory\n"
+
+
+def test_a_file_that_is_not_utf_8_gives_a_message_and_exit_code_2(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_bytes(b"listen: \xe4\n")
+    assert main(["check", str(file)]) == 2
+    assert capsys.readouterr().err == f"{file}:1:9: the file is not UTF-8\n"
+
+
+def test_check_imports_neither_aiohttp_nor_kubernetes_nor_uvloop() -> None:
+    program = (
+        "import sys; from haproxy_py.cli import main; code = main(['check', sys.argv[1]]); "
+        "print(sorted({'aiohttp', 'kubernetes', 'uvloop', 'asyncio'} & sys.modules.keys())); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(EXAMPLE)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
