@@ -49,7 +49,7 @@ class BrowserMissingError(Exception):
 
 
 class PageError(AssertionError):
-    """A page did not do what a test waited for; the text holds its errors, its failed requests and a screenshot's path."""
+    """A page did not do what a test waited for; the text holds its errors, failed requests and a screenshot's path."""
 
 
 def find_chromium() -> str:

@@ -1,0 +1,99 @@
+"""The live counts of the demo: what each replica has answered, read from the proxy's own operators' port."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TextIO
+
+from haproxy_py.demo.replicas import DemoReplica
+
+INTERVAL = 1.0  # seconds between two looks
+TIMEOUT = 2.0  # seconds for one look
+
+
+def describe_counts(status: dict[str, Any], ended: Sequence[str] = ()) -> str:
+    """One line from the answer of `/api/v1/status`; `ended` are the replicas (HOST:PORT) whose process is gone."""
+    instance = status["instances"][0]
+    parts = []
+    for replica in instance["replicas"]:
+        name = f"{replica['host']}:{replica['port']}"
+        text = f"{name} ({replica['id']}): {replica['requests']}"
+        if replica["active_tunnels"]:
+            text += f" + {replica['active_tunnels']} open"
+        parts.append(text + (" STOPPED" if name in ended else ""))
+    parts.append(f"refused by the gate: {instance['gate_denied']}")
+    return "answered by " + " | ".join(parts)
+
+
+class LiveCounts:
+    """Shows the counts beside the proxy, from a thread of its own; a context manager.
+
+    On a terminal one line is drawn again and again; elsewhere a line is printed only when something has changed.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        replicas: Sequence[DemoReplica],
+        output: TextIO,
+        give_up: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGTERM),
+    ) -> None:
+        """`give_up` is called when nobody can read the output any more: the terminal is gone."""
+        self._host, self._port = host, port
+        self._replicas = replicas
+        self._output = output
+        self._give_up = give_up
+        self._is_terminal = output.isatty()
+        self._shown = ""
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._show_until_ended, name="live counts")
+
+    def __enter__(self) -> LiveCounts:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        if self._is_terminal and self._shown:
+            with contextlib.suppress(OSError):
+                self._output.write("\n")
+
+    def _show_until_ended(self) -> None:
+        while not self._ended.wait(INTERVAL):
+            status = self._read_status()
+            if status is None:
+                continue
+            ended = [f"127.0.0.1:{replica.port}" for replica in self._replicas if not replica.is_running]
+            try:
+                self._show(describe_counts(status, ended))
+            except OSError:
+                self._give_up()
+                return
+
+    def _show(self, line: str) -> None:
+        if self._is_terminal:
+            width = shutil.get_terminal_size().columns - 1
+            self._output.write(f"\r\x1b[K{line[:width]}")
+        elif line != self._shown:
+            self._output.write(f"{line}\n")
+        self._output.flush()
+        self._shown = line
+
+    def _read_status(self) -> dict[str, Any] | None:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            connection.request("GET", "/api/v1/status")
+            answer = connection.getresponse()
+            if answer.status == 200:
+                status: dict[str, Any] = json.loads(answer.read())
+                return status
+        return None  # not open yet, or closed already
