@@ -67,6 +67,7 @@ class Browser:
     """One Chromium process with an empty profile. Pages of different tests share nothing but the process."""
 
     def __init__(self) -> None:
+        self._program = find_chromium()
         self._profile = tempfile.TemporaryDirectory(prefix="haproxy-py-chromium-", ignore_cleanup_errors=True)
         self._log = Path(self._profile.name) / "console.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -75,7 +76,7 @@ class Browser:
     def __enter__(self) -> Browser:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [find_chromium(), *FLAGS, f"--user-data-dir={self._profile.name}/profile", "about:blank"],
+                [self._program, *FLAGS, f"--user-data-dir={self._profile.name}/profile", "about:blank"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

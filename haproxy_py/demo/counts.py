@@ -18,18 +18,18 @@ INTERVAL = 1.0  # seconds between two looks
 TIMEOUT = 2.0  # seconds for one look
 
 
-def describe_counts(status: dict[str, Any], ended: Sequence[str] = ()) -> str:
-    """One line from the answer of `/api/v1/status`; `ended` are the replicas (HOST:PORT) whose process is gone."""
+def describe_counts(status: dict[str, Any], replicas: Sequence[DemoReplica]) -> str:
+    """One line from the answer of `/api/v1/status`."""
     instance = status["instances"][0]
+    own = {replica.port: replica for replica in replicas}
     parts = []
-    for replica in instance["replicas"]:
-        name = f"{replica['host']}:{replica['port']}"
-        text = f"{name} ({replica['id']}): {replica['requests']}"
-        if replica["active_tunnels"]:
-            text += f" + {replica['active_tunnels']} open"
-        parts.append(text + (" STOPPED" if name in ended else ""))
+    for told in instance["replicas"]:
+        replica = own[told["port"]]
+        open_tunnels = f" + {told['active_tunnels']} open" if told["active_tunnels"] else ""
+        stopped = "" if replica.is_running else " STOPPED"
+        parts.append(f"{replica.name} ({told['id']}): {told['requests']}{open_tunnels}{stopped}")
     parts.append(f"refused by the gate: {instance['gate_denied']}")
-    return "answered by " + " | ".join(parts)
+    return " | ".join(parts)
 
 
 class LiveCounts:
@@ -72,9 +72,8 @@ class LiveCounts:
             status = self._read_status()
             if status is None:
                 continue
-            ended = [f"127.0.0.1:{replica.port}" for replica in self._replicas if not replica.is_running]
             try:
-                self._show(describe_counts(status, ended))
+                self._show(describe_counts(status, self._replicas))
             except OSError:
                 self._give_up()
                 return

@@ -125,7 +125,7 @@ Try with curl
   # a replica dies: nobody notices
   kill {first.pid}; for n in 1 2 3 4; do curl -s {proxy}/api/hello; echo; done
 
-Ctrl-C ends everything.
+Ctrl-C ends everything. Answers so far:
 """
 
 

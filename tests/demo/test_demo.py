@@ -117,7 +117,9 @@ def test_replicas_take_turns_and_the_gate_refuses(demo: Demo) -> None:
 def test_live_counts_follow(demo: Demo) -> None:
     for _ in range(4):
         demo.ask("/api/hello")
-    demo.wait_for(lambda: re.search(r"answered by .*: \d+ .*\| refused by the gate: 0", demo.output), "counts")
+    demo.wait_for(
+        lambda: re.search(r"^replica-1 \(\w+\): [1-9].* \| refused by the gate: 0$", demo.output, re.M), "counts"
+    )
     demo.ask("/flows")
     demo.wait_for(lambda: "refused by the gate: 1" in demo.output, "a refusal in the counts")
 

@@ -71,8 +71,9 @@ def test_guide_names_every_place_and_an_admin_path() -> None:
 
 
 def test_counts_are_one_line() -> None:
-    assert describe_counts(STATUS, ["127.0.0.1:1881"]) == (
-        "answered by 127.0.0.1:1880 (ab12): 5 + 1 open | 127.0.0.1:1881 (cd34): 4 STOPPED | refused by the gate: 2"
+    pair = [SimpleNamespace(name=f"replica-{n}", port=1879 + n, is_running=n == 1) for n in (1, 2)]
+    assert describe_counts(STATUS, cast(list[DemoReplica], pair)) == (
+        "replica-1 (ab12): 5 + 1 open | replica-2 (cd34): 4 STOPPED | refused by the gate: 2"
     )
 
 

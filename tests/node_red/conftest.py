@@ -22,7 +22,7 @@ def version(request: pytest.FixtureRequest) -> str:
     try:
         find_node_red(name)
     except MissingError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
     return name
 
 
@@ -62,7 +62,7 @@ def browser() -> Iterator[Browser]:
     try:
         started = Browser().__enter__()
     except BrowserMissingError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
     with ExitStack() as stack:
         stack.callback(started.stop)
         yield started
