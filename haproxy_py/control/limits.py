@@ -10,8 +10,11 @@ OWN_FILES = 64
 
 def raise_file_limit() -> int:
     """Raise the soft limit of open files to the hard one, for this process and its workers. The soft limit then."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        return soft  # a hard limit above fs.nr_open cannot be set again; the soft one serves
     return hard
 
 

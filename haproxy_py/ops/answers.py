@@ -17,7 +17,12 @@ ANSWER_WITHIN = 10.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Say = Callable[[str, str], None]
 
-FIELDS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+FIELDS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Server": "haproxy_py",
+    "X-Content-Type-Options": "nosniff",
+}
 """On every answer."""
 
 

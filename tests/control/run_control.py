@@ -1,4 +1,4 @@
-"""Runs the control process with the stand-in worker: `run_control.py FILE [--forget-file]`."""
+"""Runs the control process with the stand-in worker: `run_control.py FILE [--forget-file] [--impatient]`."""
 
 from __future__ import annotations
 
@@ -11,5 +11,7 @@ from haproxy_py.control.supervisor import supervise
 
 if __name__ == "__main__":
     workers.WORKER_COMMAND = (sys.executable, str(Path(__file__).with_name("stand_in_worker.py")))
+    if "--impatient" in sys.argv:
+        workers.READY_WITHIN = 1.0
     source = sys.argv[1]
     sys.exit(supervise(config_file.load(source), None if "--forget-file" in sys.argv else source))

@@ -1,7 +1,7 @@
 """A worker that carries no traffic: it speaks the channel, counts something, and obeys the mode in STAND_IN_MODE.
 
-Modes: `normal`; `stubborn` ignores Drain and Stop; `broken` ends at once with status 3; `mute` never says Ready;
-`failing` ends with status 4 when it is told to drain.
+Modes: `normal`; `stubborn` ignores Drain and Stop; `broken` ends at once with status 3; `mute` never says Ready; `deaf`
+closes its channel when it is ready and lives on.
 """
 
 from __future__ import annotations
@@ -51,8 +51,6 @@ class StandIn:
                 self.say(channel.Applied(table.version), channel.Notice("info", f"got table {table.version}: {names}"))
             case channel.Drain(delay, _) if self.mode != "stubborn":
                 self.say(channel.Notice("info", f"got Drain {delay:.1f}"))
-                if self.mode == "failing":
-                    raise SystemExit(4)
                 self.ends_at = time.monotonic() + delay
             case channel.Stop() if self.mode != "stubborn":
                 self.say(channel.Notice("info", "got Stop"))
@@ -73,6 +71,10 @@ class StandIn:
             )
             assert accepts, "an inherited socket must listen"
         self.say(channel.Ready(start.worker, os.getpid()))
+        if self.mode == "deaf":
+            self.sock.close()
+            signal.alarm(5)  # the end of a process that nobody can tell to end
+            signal.pause()
 
     def say(self, *messages: channel.Message) -> None:
         for message in messages:

@@ -62,6 +62,18 @@ def test_workers_that_never_start_end_the_proxy_with_status_1(start: Start) -> N
     assert control.wait() == 1
 
 
+def test_worker_that_is_not_ready_in_time_is_killed_and_replaced(start: Start) -> None:
+    control = start("mute", "--impatient")
+    control.expect(r"worker 1 \(pid \d+\) was not ready within 1 s; it is killed")
+    control.expect(r"worker 1 \(pid \d+\) was killed by SIGKILL; .* another is started at once")
+
+
+def test_worker_without_a_channel_is_killed_and_replaced(start: Start) -> None:
+    control = start("deaf")
+    control.expect_ready()
+    control.expect(r"worker 1 \(pid \d+\) was killed by SIGKILL; .* another is started at once")
+
+
 def test_proxy_is_not_ready_before_a_worker_is(start: Start) -> None:
     control = start("mute")
     url = control.expect(r"operators' port on (http://[^:]+:\d+)")[1]
