@@ -9,7 +9,12 @@ cdef class Entrance:
     cdef readonly str scheme
     cdef readonly int port
     cdef bytes authority  # what stands in for a Host that an HTTP/1.0 request lacks
+    cdef readonly int open  # client connections that came in here
+    cdef public object changed  # called when `open` has changed, so that accepting can pause and go on
     cdef bytes forwarding  # X-Forwarded-Proto and X-Forwarded-Port of a client that no proxy speaks for
+
+    cpdef enter(self)
+    cpdef leave(self)
 
 cdef class Context:
     cdef readonly object loop

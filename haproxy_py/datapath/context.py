@@ -3,6 +3,7 @@
 import os
 import time
 from email.utils import formatdate
+from typing import Optional
 
 import cython
 from cython.cimports.haproxy_py.datapath.access_log import AccessLog
@@ -24,13 +25,27 @@ class Entrance:
         self.authority = f"[{host}]:{port}".encode() if ":" in host else f"{host}:{port}".encode()
         self.forwarding = f"X-Forwarded-Proto: {scheme}\r\nX-Forwarded-Port: {port}\r\n".encode()
 
+    @cython.ccall
+    def enter(self):
+        """A client connection is being accepted."""
+        self.open += 1
+        if self.changed is not None:
+            self.changed()
+
+    @cython.ccall
+    def leave(self):
+        """A client connection has ended."""
+        self.open -= 1
+        if self.changed is not None:
+            self.changed()
+
 
 @cython.final
 @cython.cclass
 class Context:
     """One per worker."""
 
-    def __init__(self, loop: object, clock: Clock, counters: Counters, via: str, log: AccessLog):
+    def __init__(self, loop: object, clock: Clock, counters: Counters, via: str, log: Optional[AccessLog]):
         self.loop = loop
         self.clock = clock
         self.counters = counters

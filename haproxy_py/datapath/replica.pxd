@@ -7,7 +7,8 @@ from haproxy_py.datapath.routes cimport Instance
 
 # What a connection to a replica is doing.
 cdef enum Phase:
-    UNUSED  # in no exchange: in the pool, or about to be; every octet that comes is stray
+    FRESH  # just connected, in no exchange yet
+    UNUSED  # in the pool; every octet that comes is stray
     AWAITING  # in an exchange: no head of a final answer yet
     ANSWERING  # its body is coming
     GONE  # closed, or handed over to a tunnel
@@ -55,4 +56,6 @@ cdef class ReplicaConnection(Pooled):
     cdef finish(self, bint reusable)
     cdef fail(self, int reason)
     cdef detach(self)
+    cdef hand_over(self)
+    cdef void park(self)
     cdef void read_keep_alive(self, Head head) noexcept

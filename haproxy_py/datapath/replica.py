@@ -29,6 +29,7 @@ _STALE = cython.declare(cython.int, layout.REPLICA_CONNECTIONS_STALE)
 _OPENED = cython.declare(cython.int, layout.REPLICA_CONNECTIONS_OPENED)
 _RECEIVED = cython.declare(cython.int, layout.REPLICA_RECEIVED_BYTES)
 _SENT = cython.declare(cython.int, layout.REPLICA_SENT_BYTES)
+_PARKED = cython.declare(cython.double, 4.0)  # KAL-3: seconds
 _KEEP_AT_MOST = cython.declare(cython.int, 60)  # KAL-2: seconds
 
 
@@ -119,6 +120,8 @@ class ReplicaConnection(Pooled):
             self.replica.counts[_STALE] += 1
             self.replica.remove_idle(self)
             self.discard()
+        elif self.phase == FRESH:
+            self.discard()
 
     def eof_received(self) -> bool:
         if self.phase == ANSWERING and self.body.kind == UNTIL_CLOSE:
@@ -199,6 +202,29 @@ class ReplicaConnection(Pooled):
         self.phase = GONE
         self.stop_deadline()
         self.transport.abort()
+
+    @cython.cfunc
+    def hand_over(self):
+        """The connection becomes one end of a tunnel."""
+        self.user = None
+        self.phase = GONE
+        self.stop_deadline()
+        self.context.spare.discard(self)
+        if self.reading_paused:
+            self.reading_paused = False
+            self.transport.resume_reading()
+
+    @cython.cfunc
+    def park(self) -> cython.void:
+        """Nobody waits for this fresh connection any more: keep it for the next exchange."""
+        if self.phase != FRESH:
+            return
+        if self.replica.gone or self.context.draining:
+            self.discard()
+            return
+        self.phase = UNUSED
+        self.replica.put_idle(self, 1 << 20, self.context.clock.now)
+        self.context.clock.queue(_PARKED).start(self)
 
     # --- its own business ---
 

@@ -64,6 +64,7 @@ cdef class Routes:
     cdef Py_ssize_t max_line
     cdef Py_ssize_t max_head
     cdef int max_lines
+    cdef Py_ssize_t buffer
     cdef DeadlineQueue client_head
     cdef DeadlineQueue client_write
     cdef DeadlineQueue linger

@@ -4,6 +4,8 @@ Built by a worker from each table that control sends, and never changed but for 
 over from the routes before, with their idle connections, as long as name and address are the same.
 """
 
+from typing import Optional
+
 import cython
 from cython.cimports.haproxy_py.datapath.count import Counters
 from cython.cimports.haproxy_py.datapath.deadlines import Clock
@@ -69,7 +71,7 @@ class Instance:
 class Routes:
     """All instances of one table."""
 
-    def __init__(self, table: object, before: Routes, clock: Clock, counters: Counters):
+    def __init__(self, table: object, before: Optional[Routes], clock: Clock, counters: Counters):
         known: dict = {}
         turns: dict = {}
         kept: set = set()
@@ -109,6 +111,7 @@ class Routes:
         self.max_line = max(limit.request_line for limit in limits)
         self.max_head = max(limit.request_head for limit in limits)
         self.max_lines = max(limit.request_fields for limit in limits)
+        self.buffer = max(limit.buffer for limit in limits)
         self.client_head = clock.queue(max(timeout.client_head for timeout in timeouts))
         self.client_write = clock.queue(max(timeout.client_write for timeout in timeouts))
         self.linger = clock.queue(max(timeout.linger for timeout in timeouts))

@@ -1,16 +1,17 @@
-from haproxy_py.datapath.context cimport Context
+from haproxy_py.datapath.context cimport Context, Entrance
 from haproxy_py.datapath.deadlines cimport Timed
 from haproxy_py.datapath.pool cimport Replica
 from haproxy_py.datapath.routes cimport Instance
 
 cdef class Tunnel(Timed):
     cdef readonly Context context
+    cdef Entrance entrance
     cdef readonly Instance instance
     cdef readonly Replica replica
     cdef readonly TunnelEnd client
     cdef readonly TunnelEnd far
     cdef readonly str ended_by  # who ended it first: two letters of the access log; empty while it lives
-    cdef object line  # what the access log still needs: called with (ended_by, octets in, octets out)
+    cdef object line  # what the access log still needs: called with (replica, ended_by, octets in, octets out)
 
     cdef void moved(self) noexcept
     cdef end(self, str ended_by)

@@ -8,7 +8,7 @@
 
 import cython
 from cython.cimports.cpython.bytes import PyBytes_GET_SIZE
-from cython.cimports.haproxy_py.datapath.context import Context
+from cython.cimports.haproxy_py.datapath.context import Context, Entrance
 from cython.cimports.haproxy_py.datapath.deadlines import Timed
 from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.routes import Instance
@@ -28,9 +28,17 @@ class Tunnel(Timed):
     """Two ends. Made when the replica's 101 has been sent on; lives until both transports are gone."""
 
     def __init__(
-        self, context: Context, instance: Instance, replica: Replica, client: object, far: object, line: object
+        self,
+        context: Context,
+        entrance: Entrance,
+        instance: Instance,
+        replica: Replica,
+        client: object,
+        far: object,
+        line: object,
     ):
         self.context = context
+        self.entrance = entrance
         self.instance = instance
         self.replica = replica
         self.line = line
@@ -79,15 +87,16 @@ class Tunnel(Timed):
             self.context.clients.discard(self)
             self.replica.counts[_ACTIVE] -= 1
             self.context.counts[_CLIENT_CONNECTIONS] -= 1
+            self.entrance.leave()
             if self.line is not None:
-                self.line(self.ended_by, self.client.received, self.far.received)
+                self.line(self.replica, self.ended_by, self.client.received, self.far.received)
                 self.line = None
         else:
             self.instance.tunnel_half_close.start(self)  # until what is still buffered has left
 
-    def drain(self, last_call: bool) -> None:
-        """The proxy stops: only at the very end are tunnels ended (DRN-9)."""
-        if last_call and not self.ended_by:
+    def drain(self) -> None:
+        """The proxy stops, and this tunnel's time has come (DRN-9)."""
+        if not self.ended_by:
             self.end("KT")
 
     def abort(self) -> None:

@@ -1,0 +1,37 @@
+# Everything there is to do with a checkout. `make` lists it.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+SOURCES := $(wildcard haproxy_py/datapath/*.py haproxy_py/datapath/*.pxd) pyproject.toml
+
+.PHONY: help demo test lint bench clean
+
+help:  ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(VENV)/built: $(SOURCES)
+	@command -v cc >/dev/null || command -v gcc >/dev/null || { echo "A C compiler is needed to build haproxy-py. On Debian: apt-get install gcc python3-dev"; exit 1; }
+	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python's venv module is needed. On Debian: apt-get install python3-venv"; exit 1; }
+	@echo "Building haproxy-py in $(VENV): about a minute the first time"
+	@$(RUN)/pip install --quiet --upgrade pip
+	@$(RUN)/pip install --quiet --editable '.[test,lint]'
+	@touch $@
+
+demo: $(VENV)/built  ## two demo replicas and the proxy in HA mode, on loopback
+	$(RUN)/haproxy-py demo
+
+test: $(VENV)/built  ## all tests, with real Node-RED replicas and a real browser
+	tests/install
+	$(RUN)/python -m pytest
+
+lint: $(VENV)/built  ## formatting, style, types, import direction
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy --strict haproxy_py
+	$(RUN)/lint-imports
+
+bench: $(VENV)/built  ## CPU per request against HAProxy, nginx and the raw relay
+	$(RUN)/python -m benchmarks
+
+clean:  ## remove what was built
+	rm -rf $(VENV) build dist *.egg-info haproxy_py/datapath/*.c haproxy_py/datapath/*.so

@@ -1,0 +1,36 @@
+from haproxy_py.datapath.exchange cimport Exchange
+from haproxy_py.datapath.heads cimport Head
+from haproxy_py.datapath.passage cimport Passage
+from haproxy_py.datapath.pool cimport Replica
+from haproxy_py.datapath.replica cimport ReplicaConnection
+from haproxy_py.datapath.routes cimport Instance, Routes
+
+cdef class ClientConnection(Exchange):
+    # per connection
+    cdef bytes held  # what has come and cannot be used yet: part of a head, or later requests
+    cdef bint reading_paused
+    cdef bint half_closed  # the client has sent FIN
+    cdef int exchanges  # ended on this connection
+    cdef Py_ssize_t waiting_size  # of the write buffer when the client was last seen to take something
+    cdef Py_ssize_t discarded  # octets, while lingering
+    cdef bytes known_host  # as the last request spelled it, with the instance and the routes it led to
+    cdef Instance known_instance
+    cdef Routes known_routes
+
+    cdef take_input(self, bytes data)
+    cdef bytes take_head(self, bytes data)
+    cdef bytes take_body(self, bytes data)
+    cdef bytes _rest(self, bytes data, Py_ssize_t used)
+    cdef int _verdict(self, Head head, Passage* passage) except? -1000
+    cdef int find_instance(self, Passage* passage)
+    cdef int judge(self, Head head, Passage* passage, Py_ssize_t head_size) except? -1000
+    cdef Replica find_wanted(self, Head head, Passage* passage, bint* sticky)
+    cdef int choose_replica(self, Head head, Passage* passage) except? -1000
+    cdef bytes find_request_id(self, Head head, object trusted)
+    cdef void describe(self, Head head, Passage* passage)
+    cdef void send_request(self, Head head)
+    cdef void update_reading(self)
+    cdef void choose_deadline(self)
+    cdef void hold(self, bytes data)
+    cdef void close(self)
+    cdef void finish_lingering(self)

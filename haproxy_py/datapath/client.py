@@ -1,0 +1,668 @@
+"""A connection from a client: requests come in here and go on to a replica.
+
+The way of a request: its octets arrive in `data_received`; `take_head` has them parsed, judged and given a replica, and sends
+the head on; `take_body` sends on the body as it comes. Everything about the answer is in `exchange`.
+
+- One exchange at a time; what a client sends ahead is held up to a bound, then reading pauses (CON-10). It is used only when
+  the exchange before has ended and the client takes its answers.
+- A message that breaks a rule is answered once and nothing behind it is read as a request any more (FRM-24): the rest is
+  thrown away until the client has had the time to read the answer (CON-9).
+- A client that has sent FIN still gets the answers to what it asked (CON-11).
+"""
+
+import cython
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cython.cimports.haproxy_py.datapath.balance import by_cookie, choose, is_for_dashboard
+from cython.cimports.haproxy_py.datapath.context import Context, Entrance
+from cython.cimports.haproxy_py.datapath.exchange import (
+    BODY,
+    CLOSING,
+    ENDED,
+    HEAD,
+    IDLE,
+    LINGERING,
+    WAITING,
+    Exchange,
+)
+from cython.cimports.haproxy_py.datapath.forward import write_request
+from cython.cimports.haproxy_py.datapath.framing import Body, frame_request
+from cython.cimports.haproxy_py.datapath.heads import (
+    ACCEPT,
+    COOKIE,
+    OPTION_CLOSE,
+    SEC_WEBSOCKET_KEY,
+    USER_AGENT,
+    X_REQUEST_ID,
+    FieldLine,
+    Head,
+)
+from cython.cimports.haproxy_py.datapath.limits import LINGER_BYTES, MAX_REQUEST_ID, SMALL_BODY
+from cython.cimports.haproxy_py.datapath.passage import Passage, read_passage
+from cython.cimports.haproxy_py.datapath.pool import Replica
+from cython.cimports.haproxy_py.datapath.reason import (
+    BAD_HOST,
+    BODY_TIMEOUT,
+    BODY_TOO_LARGE,
+    CLIENT_STALLED,
+    DISCOVERY_PENDING,
+    GATE_DENIED,
+    HEAD_TIMEOUT,
+    HEAD_TOO_LARGE,
+    METHOD_NOT_SUPPORTED,
+    NO_REPLICA,
+    REPLICAS_FULL,
+    TOO_MANY_FIELDS,
+    URI_TOO_LONG,
+)
+from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection
+from cython.cimports.haproxy_py.datapath.routes import AFFINITY_ALL, AFFINITY_NONE, Instance, Routes
+from cython.cimports.haproxy_py.datapath.tunnel import Tunnel
+from cython.cimports.haproxy_py.datapath.writer import Writer
+from cython.cimports.libc.string import memcmp
+
+from haproxy_py import counters as layout
+from haproxy_py.datapath.dial import dial
+
+_METHODS = cython.declare(tuple, tuple(method.encode("ascii") for method in layout.METHODS))
+_OTHER_METHOD = cython.declare(cython.int, layout.METHODS.index("other"))
+_GATE_DENIED = cython.declare(cython.int, layout.INSTANCE_GATE_DENIED)
+_REUSED = cython.declare(cython.int, layout.REPLICA_CONNECTIONS_REUSED)
+_CONNECTIONS = cython.declare(cython.int, layout.WORKER_CLIENT_CONNECTIONS)
+_CONNECTIONS_TOTAL = cython.declare(cython.int, layout.WORKER_CLIENT_CONNECTIONS_TOTAL)
+_YOUNG = cython.declare(cython.double, 1.0)  # KAL-5: seconds idle up to which any request may take a pooled connection
+_ANY_AGE = cython.declare(cython.double, -1.0)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _takes_html(at: cython.p_const_char, size: cython.int) -> cython.bint:
+    """Whether an Accept value names text/html."""
+    index: cython.int
+    for index in range(size - 8):
+        if at[index] == 116 and memcmp(at + index, b"text/html", 9) == 0:
+            return True
+    return False
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _is_request_id(at: cython.p_const_char, size: cython.int) -> cython.bint:
+    """FWD-13: what may be taken over from a trusted proxy."""
+    index: cython.int
+    octet: cython.uchar
+    if not 1 <= size <= MAX_REQUEST_ID:
+        return False
+    for index in range(size):
+        octet = at[index]
+        if not (48 <= octet <= 57 or 65 <= octet <= 90 or 97 <= octet <= 122 or octet == 46 or octet == 95 or octet == 45):
+            return False
+    return True
+
+
+@cython.final
+@cython.cclass
+class ClientConnection(Exchange):
+    """The asyncio protocol of one connection from a client."""
+
+    def __init__(self, context: Context, entrance: Entrance):
+        self.context = context
+        self.entrance = entrance
+        self.body = Body()
+
+    # --- what asyncio calls ---
+
+    def connection_made(self, transport: object) -> None:
+        context: Context = self.context
+        buffer: cython.Py_ssize_t = context.routes.buffer
+        self.transport = transport
+        self.write = transport.write
+        peer: object = transport.get_extra_info("peername")
+        self.peer = peer[0].encode("ascii") if peer else b"0.0.0.0"
+        transport.set_write_buffer_limits(buffer, buffer // 4)
+        context.clients.add(self)
+        context.counts[_CONNECTIONS] += 1
+        context.counts[_CONNECTIONS_TOTAL] += 1
+        self.choose_deadline()
+
+    def data_received(self, data: bytes) -> None:
+        if self.stage == LINGERING:
+            self.discarded += PyBytes_GET_SIZE(data)
+            if self.discarded > LINGER_BYTES:
+                self.finish_lingering()
+        elif self.held is not None:
+            data = self.held + data
+            self.held = None
+            self.take_input(data)
+        else:
+            self.take_input(data)
+
+    def eof_received(self) -> bool:
+        self.half_closed = True
+        if self.stage == WAITING:
+            return True
+        if self.stage == BODY:  # FRM-11: the request will never be complete
+            self.client_left()
+            self.stage = CLOSING
+            self.transport.abort()
+        return self.stage == IDLE and self.held is not None and self.blocked
+
+    def connection_lost(self, problem: object) -> None:
+        context: Context = self.context
+        if self.stage == BODY or self.stage == WAITING:
+            self.client_left()
+        self.stage = ENDED
+        self.held = None
+        self.stop_deadline()
+        context.clients.discard(self)
+        context.counts[_CONNECTIONS] -= 1
+        self.entrance.leave()
+
+    def pause_writing(self) -> None:
+        self.blocked = True
+        self.waiting_size = self.transport.get_write_buffer_size()
+        if self.upstream is not None:
+            self.upstream.set_paused(True)
+        self.choose_deadline()
+
+    def resume_writing(self) -> None:
+        data: bytes
+        self.blocked = False
+        if self.upstream is not None:
+            self.upstream.set_paused(False)
+        self.choose_deadline()
+        if self.stage == IDLE and self.held is not None:
+            data = self.held
+            self.held = None
+            self.take_input(data)
+
+    # --- the way of a request ---
+
+    @cython.cfunc
+    def take_input(self, data: bytes):
+        """Use what has come as far as the stage allows; hold the rest."""
+        while data is not None:
+            if self.stage == BODY:
+                data = self.take_body(data)
+            elif (self.stage == IDLE and not self.blocked) or self.stage == HEAD:
+                data = self.take_head(data)
+            elif self.stage == WAITING or self.stage == IDLE:
+                self.hold(data)
+                return
+            else:
+                return  # the connection is ending: nothing is read as a request any more
+        if self.half_closed and (self.stage == IDLE or self.stage == HEAD):
+            self.close()
+
+    @cython.cfunc
+    def hold(self, data: bytes) -> cython.void:
+        self.held = data
+        self.update_reading()
+
+    @cython.cfunc
+    def take_head(self, data: bytes) -> bytes:
+        """Read the head of a request and send it on. Gives what came behind the request, or None."""
+        context: Context = self.context
+        routes: Routes = context.routes
+        head: Head = context.request
+        body: Body = self.body
+        passage: Passage
+        reason: cython.int
+        end: cython.Py_ssize_t
+        size: cython.Py_ssize_t = PyBytes_GET_SIZE(data)
+        used: cython.Py_ssize_t = head.parse_request(
+            PyBytes_AS_STRING(data), size, routes.max_line, routes.max_head, routes.max_lines
+        )
+        if used == 0:
+            self.held = data
+            if self.stage == IDLE:
+                self.stage = HEAD
+                if self.exchanges > 0:
+                    self.choose_deadline()
+            return None
+        self.start_exchange()
+        self.request_id = None
+        self.to_head_request = False
+        self.is_html = False
+        if used < 0:
+            self.version = 1
+            self.refuse(-used - 1, 0)
+            return None
+        self.stage = BODY  # until the body is known to be complete
+        self.version = head.version
+        self.method = head.method_label
+        self.to_head_request = head.method_label == 1
+        if head.seen[ACCEPT]:
+            self.is_html = _takes_html(head.lines[head.first[ACCEPT]].value, head.lines[head.first[ACCEPT]].value_size)
+        body.begin(0, 0)
+        body.complete = False  # nothing is known of it yet: a refusal closes the connection
+        reason = head.read_connection_options()
+        self.closing = head.options & OPTION_CLOSE or head.version == 0  # CON-4 to CON-6
+        if reason == 0:
+            reason = frame_request(head, body)
+        if reason == 0:
+            reason = read_passage(head, body, context, self.entrance, cython.address(passage))
+        if reason == 0:
+            reason = self.find_instance(cython.address(passage))
+        if context.log is not None:
+            self.describe(head, cython.address(passage) if reason == 0 else cython.NULL)
+        if reason < 0:
+            # A CONNECT is refused with 501 (REQ-19), a TRACE with 405 (REQ-20), for the same reason.
+            self.refuse(
+                -reason - 1, 501 if -reason - 1 == METHOD_NOT_SUPPORTED and head.method_size == 7 else 0
+            )
+            return self._rest(data, used)
+        body.limit = self.instance.max_body
+        end = used if body.complete else body.take(data, used)
+        if end < 0:
+            self.refuse(-end - 2, 0)
+            return None
+        self.received = end
+        if body.complete:
+            self.stage = WAITING
+        reason = self.judge(head, cython.address(passage), used)
+        if reason == 0:
+            reason = self.choose_replica(head, cython.address(passage))
+        if reason < 0:
+            self.refuse(-reason - 1, 0)
+            return data[end:] if end < size else None
+        trusted: object = self.instance.trusted
+        if trusted is not None and self.peer.decode("ascii") not in trusted:
+            trusted = None
+        self.request_id = self.find_request_id(head, trusted)
+        if passage.upgrades:
+            self.upgrading = True
+            self.key = head.lines[head.first[SEC_WEBSOCKET_KEY]].value[:24]
+            self.closing = True  # EXP-12: what came behind an upgrade is never read as a request
+        write_request(
+            context, head, cython.address(passage), data, self.entrance, self.peer, self.request_id, trusted
+        )
+        if body.spans is not None:
+            self.pending = [context.writer.take(), body.rewritten()]
+        elif end - used <= SMALL_BODY:
+            context.writer.put(PyBytes_AS_STRING(data) + used, end - used)
+            self.pending = [context.writer.take()]
+        else:
+            self.pending = [context.writer.take(), data[used:end]]
+        self.send_request(head)
+        return data[end:] if end < size else None
+
+    @cython.cfunc
+    def _rest(self, data: bytes, used: cython.Py_ssize_t) -> bytes:
+        """What stands behind a request that was refused by its head alone: nothing, unless the connection stays."""
+        return data[used:] if self.stage == IDLE and used < PyBytes_GET_SIZE(data) else None
+
+    @cython.cfunc
+    def find_instance(self, passage: cython.pointer(Passage)) -> cython.int:
+        """The instance of the request's host. 0, or -(reason + 1)."""
+        routes: Routes = self.context.routes
+        known: bytes = self.known_host
+        if (
+            known is not None
+            and self.known_routes is routes
+            and PyBytes_GET_SIZE(known) == passage.name_size
+            and memcmp(PyBytes_AS_STRING(known), passage.host, passage.name_size) == 0
+        ):
+            self.instance = self.known_instance
+            return 0
+        known = passage.host[: passage.name_size]
+        self.instance = routes.find(known.lower())
+        if self.instance is None:
+            return -(BAD_HOST + 1)
+        self.known_host = known
+        self.known_routes = routes
+        self.known_instance = self.instance
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1000, check=True)
+    def judge(self, head: Head, passage: cython.pointer(Passage), head_size: cython.Py_ssize_t) -> cython.int:
+        """The instance's own limits, and its gate. 0, or -(reason + 1)."""
+        instance: Instance = self.instance
+        verdict: cython.int
+        if head.line_size > instance.max_line:
+            return -(URI_TOO_LONG + 1)
+        if head_size - head.skipped > instance.max_head:
+            return -(HEAD_TOO_LARGE + 1)
+        if head.count > instance.max_lines:
+            return -(TOO_MANY_FIELDS + 1)
+        if instance.max_body > 0 and self.body.total > instance.max_body:
+            return -(BODY_TOO_LARGE + 1)
+        if instance.ha:
+            verdict = self._verdict(head, passage)
+            if verdict >= 0:
+                instance.counts[_GATE_DENIED + verdict] += 1
+                return -(GATE_DENIED + 1)
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1000, check=True)
+    def _verdict(self, head: Head, passage: cython.pointer(Passage)) -> cython.int:
+        method: bytes = (
+            head.method[: head.method_size] if head.method_label == _OTHER_METHOD else _METHODS[head.method_label]
+        )
+        if passage.needs_slash:
+            return self.instance.gate.judge(b"/", 1, method)
+        return self.instance.gate.judge(passage.path, passage.judged_size, method)
+
+    @cython.cfunc
+    def find_wanted(self, head: Head, passage: cython.pointer(Passage), sticky: cython.pointer(cython.bint)) -> Replica:
+        """The replica that this request should go to if it can: by the affinity cookie, or the one that serves the editor."""
+        instance: Instance = self.instance
+        index: cython.int
+        line: cython.pointer(FieldLine)
+        wanted: Replica = None
+        if instance.affinity != AFFINITY_NONE and (
+            instance.affinity == AFFINITY_ALL or is_for_dashboard(passage.path, passage.judged_size)
+        ):
+            sticky[0] = True
+            if head.seen[COOKIE]:
+                for index in range(head.first[COOKIE], head.count):
+                    line = cython.address(head.lines[index])
+                    if line.kind == COOKIE and wanted is None:
+                        wanted = by_cookie(instance, line.value, line.value_size)
+            return wanted
+        # Without HA mode the editor is open; all its traffic keeps to one replica, or it would show a mixture of several.
+        if not instance.ha and len(instance.replicas) > 1 and self._verdict(head, passage) >= 0:
+            return instance.replicas[0]
+        return None
+
+    @cython.cfunc
+    @cython.exceptval(-1000, check=True)
+    def choose_replica(self, head: Head, passage: cython.pointer(Passage)) -> cython.int:
+        """Take a replica for the exchange. 0, or -(reason + 1)."""
+        instance: Instance = self.instance
+        sticky: cython.bint = False
+        wanted: Replica = self.find_wanted(head, passage, cython.address(sticky))
+        replica: Replica = choose(instance, wanted, None, self.context.random())
+        if replica is None:
+            if not instance.discovered:
+                return -(DISCOVERY_PENDING + 1)
+            return -(REPLICAS_FULL + 1) if instance.replicas else -(NO_REPLICA + 1)
+        self.sets_cookie = sticky and replica is not wanted
+        self.take_replica(replica)
+        return 0
+
+    @cython.cfunc
+    def find_request_id(self, head: Head, trusted: object) -> bytes:
+        """The client's own, if a trusted proxy sent one that is valid; else a new one (FWD-13)."""
+        line: cython.pointer(FieldLine)
+        if trusted is not None and head.seen[X_REQUEST_ID] == 1:
+            line = cython.address(head.lines[head.first[X_REQUEST_ID]])
+            if _is_request_id(line.value, line.value_size):
+                return line.value[: line.value_size]
+        return self.new_request_id()
+
+    @cython.cfunc
+    def describe(self, head: Head, passage: cython.pointer(Passage)) -> cython.void:
+        """Keep for the access log what is gone when the line is written. No query: it may hold secrets."""
+        agent: bytes = b""
+        target: bytes
+        if head.seen[USER_AGENT]:
+            agent = head.lines[head.first[USER_AGENT]].value[: head.lines[head.first[USER_AGENT]].value_size]
+        if passage != cython.NULL:
+            target = passage.path[: passage.judged_size]
+            host: bytes = passage.host[: passage.host_size]
+        else:
+            target = head.target[: head.target_size].partition(b"?")[0]
+            host = b""
+        self.described = (head.method[: head.method_size], target, host, agent)
+
+    @cython.cfunc
+    def send_request(self, head: Head) -> cython.void:
+        """Send what has come of the request on a pooled connection, or connect first."""
+        context: Context = self.context
+        connection: ReplicaConnection
+        # KAL-5: what must not be sent twice goes out only on a connection that was used a moment ago.
+        may_wait: cython.bint = self.body.complete and (
+            head.method_label == 0 or head.method_label == 1 or 3 <= head.method_label <= 4 or head.method_label == 6
+        )
+        self.attempts = 1
+        connection = self.replica.take_idle(_ANY_AGE if may_wait else context.clock.now - _YOUNG)
+        if connection is not None:
+            self.replica.counts[_REUSED] += 1
+            self.reused = True
+            self.attach(connection)
+        else:
+            self.pending_size = PyBytes_GET_SIZE(self.pending[-1])
+            task: object = context.loop.create_task(dial(self, context, self.instance))
+            self.dial = task
+            context.dials.add(task)
+            task.add_done_callback(context.dials.discard)
+        self.choose_deadline()
+        if self.stage == BODY:
+            self.update_reading()
+
+    @cython.cfunc
+    def take_body(self, data: bytes) -> bytes:
+        """Send on what `data` holds of the request's body. Gives what came behind it, or None."""
+        size: cython.Py_ssize_t = PyBytes_GET_SIZE(data)
+        end: cython.Py_ssize_t = self.body.take(data, 0)
+        piece: bytes
+        if end < 0:
+            if self.status == 0:
+                self.refuse(-end - 2, 0)
+            else:
+                self.client_left()
+                self.stage = CLOSING
+                self.reset()
+            return None
+        self.received += end
+        if self.body.spans is not None:
+            piece = self.body.rewritten()
+        else:
+            piece = data if end == size else data[:end]
+        if self.upstream is not None:
+            if piece:
+                self.upstream.send(piece)
+        elif self.pending is not None:
+            self.pending.append(piece)
+            self.pending_size += PyBytes_GET_SIZE(piece)
+        if self.body.complete:
+            self.stage = WAITING
+            if self.upstream is not None:
+                self.upstream.request_is_complete()
+        elif self.instance.request_total > 0 and (
+            self.context.clock.now - self.started > self.instance.request_total
+        ):
+            self.expired()  # a trickle must not extend a request for ever
+            return None
+        self.choose_deadline()
+        self.update_reading()
+        return data[end:] if end < size else None
+
+    # --- connecting, as `dial` sees it ---
+
+    def awaits(self, task: object) -> bool:
+        """Whether the exchange that this task connects for still goes on."""
+        return self.dial is task
+
+    def change_replica(self, tried: list) -> Replica:
+        """Connecting to a replica failed and nothing was sent: the next one, or None (RTY-1)."""
+        replica: Replica
+        self.release_replica()
+        replica = choose(self.instance, None, tried, self.context.random())
+        if replica is None or self.attempts >= self.instance.max_attempts:
+            return None
+        self.attempts += 1
+        self.sets_cookie = self.sets_cookie or self.instance.affinity == AFFINITY_ALL
+        self.take_replica(replica)
+        return replica
+
+    def dialled(self, connection: ReplicaConnection, seconds: float) -> None:
+        """The connection stands: send the request."""
+        self.dial = None
+        self.connected = seconds
+        self.attach(connection)
+        self.choose_deadline()
+        self.update_reading()
+
+    def dial_failed(self, reason: int) -> None:
+        """No replica could be connected to."""
+        self.dial = None
+        self.refuse(reason, 0)
+        self.go_on()
+
+    # --- the end of an exchange ---
+
+    @cython.cfunc
+    def exchange_ended(self):
+        self.upstream = None
+        self.pending = None
+        if self.stage == ENDED or self.stage == CLOSING:
+            return
+        self.exchanges += 1
+        if self.stage == BODY:  # CON-13: the answer was complete before the request was
+            self.linger()
+            return
+        if self.closing or (self.context.draining and self.held is None):
+            self.close()
+            return
+        self.stage = IDLE
+        self.choose_deadline()
+
+    @cython.cfunc
+    def go_on(self):
+        """Use what was sent ahead, or close if nothing more can come. After every exchange that did not end in `take_input`."""
+        data: bytes = self.held
+        if self.stage != IDLE:
+            return
+        if data is not None:
+            self.held = None
+            self.take_input(data)
+            self.update_reading()
+        elif self.half_closed:
+            self.close()
+
+    @cython.cfunc
+    def linger(self):
+        """Half-close, and throw away what still comes until the client has read the answer (CON-9)."""
+        self.stage = LINGERING
+        self.held = None
+        self.discarded = 0
+        self.update_reading()
+        if self.half_closed or not self.transport.can_write_eof():
+            self.close()
+            return
+        self.transport.write_eof()
+        self.choose_deadline()
+
+    @cython.cfunc
+    def finish_lingering(self) -> cython.void:
+        self.stage = CLOSING
+        self.stop_deadline()
+        self.transport.abort()
+
+    @cython.cfunc
+    def close(self) -> cython.void:
+        """Let what is buffered leave, then close."""
+        self.stage = CLOSING
+        self.held = None
+        self.transport.close()
+        self.choose_deadline()
+
+    @cython.cfunc
+    def closing_for_good(self) -> cython.bint:
+        return self.half_closed
+
+    @cython.cfunc
+    def tunnel_begins(self, tunnel: Tunnel):
+        """The transport is the tunnel's now; what the client had sent ahead goes first (WSK-9)."""
+        if self.held is not None:
+            tunnel.far.write(self.held)
+            self.held = None
+        if self.reading_paused:
+            self.transport.resume_reading()
+
+    def drain(self) -> bool:
+        """The proxy stops: a connection that waits for a request has nothing to wait for (CON-17). Whether it closes now."""
+        if self.stage != IDLE or self.held is not None:
+            return False
+        self.close()
+        return True
+
+    def abort(self) -> None:
+        """End without another word: the drain's deadline has passed."""
+        self.transport.abort()
+
+    # --- deadlines and back-pressure ---
+
+    @cython.cfunc
+    def choose_deadline(self) -> cython.void:
+        """The one place that says which deadline runs on this side."""
+        instance: Instance = self.instance
+        routes: Routes = self.context.routes
+        if self.stage == IDLE and not self.blocked:
+            if self.exchanges == 0 or instance is None:
+                routes.client_head.start(self)
+            else:
+                instance.client_idle.start(self)
+        elif self.stage == HEAD:
+            (routes.client_head if instance is None else instance.client_head).start(self)
+        elif self.stage == LINGERING:
+            (routes.linger if instance is None else instance.linger).start(self)
+        elif self.stage == ENDED:
+            self.stop_deadline()
+        elif self.blocked or self.stage == CLOSING:
+            (routes.client_write if instance is None else instance.client_write).start(self)
+        elif self.stage == BODY and not self.reading_paused:
+            instance.client_body.start(self)
+        else:
+            self.stop_deadline()  # the replica's turn
+
+    @cython.cfunc
+    def expired(self):
+        size: cython.Py_ssize_t
+        if self.stage == IDLE and not self.blocked:  # CON-18: silently
+            self.close()
+        elif self.stage == HEAD:
+            self.start_exchange()
+            self.version = 1
+            self.request_id = None
+            self.to_head_request = False
+            self.is_html = False
+            self.refuse(HEAD_TIMEOUT, 0)
+        elif self.stage == LINGERING:
+            self.finish_lingering()
+        elif self.blocked and self.stage != CLOSING:
+            size = self.transport.get_write_buffer_size()
+            if size < self.waiting_size:  # it takes something, if slowly
+                self.waiting_size = size
+                self.choose_deadline()
+                return
+            self._count_reply(CLIENT_STALLED)
+            if self.described is not None and (self.stage == BODY or self.stage == WAITING):
+                self.log(499, CLIENT_STALLED, "cD")
+            self.leave_replica()
+            self.stage = CLOSING
+            self.reset()
+        elif self.stage == BODY and self.status == 0:
+            self.refuse(BODY_TIMEOUT, 0)
+        else:
+            if self.stage == BODY:
+                self.client_left()
+            self.stage = CLOSING
+            self.reset()
+
+    @cython.cfunc
+    def replica_blocks(self, blocks: cython.bint):
+        self.update_reading()
+        self.choose_deadline()
+
+    @cython.cfunc
+    def update_reading(self) -> cython.void:
+        """Pause or go on reading: the client must not send faster than what it sends can be used."""
+        paused: cython.bint = False
+        limit: cython.Py_ssize_t = self.context.routes.buffer
+        if self.stage == BODY:
+            paused = self.upstream.blocked if self.upstream is not None else self.pending_size > limit
+        elif self.stage == WAITING or self.stage == IDLE:
+            paused = self.held is not None and PyBytes_GET_SIZE(self.held) > limit
+        if paused == self.reading_paused or self.stage == ENDED:
+            return
+        self.reading_paused = paused
+        if paused:
+            self.transport.pause_reading()
+        elif not self.half_closed:
+            self.transport.resume_reading()

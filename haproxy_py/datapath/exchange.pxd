@@ -1,0 +1,79 @@
+from haproxy_py.datapath.context cimport Context, Entrance
+from haproxy_py.datapath.framing cimport Body
+from haproxy_py.datapath.heads cimport Head
+from haproxy_py.datapath.pool cimport Replica
+from haproxy_py.datapath.replica cimport ReplicaConnection, ReplicaUser
+from haproxy_py.datapath.routes cimport Instance
+from haproxy_py.datapath.tunnel cimport Tunnel
+
+# Where a client's connection stands.
+cdef enum Stage:
+    IDLE  # between exchanges: nothing of the next request has come
+    HEAD  # a part of a head has come
+    BODY  # in an exchange, and its request body is still coming
+    WAITING  # in an exchange, its request is complete
+    LINGERING  # answered for the last time: what still comes is thrown away
+    CLOSING  # what is still buffered leaves, then the connection closes
+    ENDED  # closed, or handed over to a tunnel
+
+cdef class Exchange(ReplicaUser):
+    # settings
+    cdef readonly Context context
+    cdef Entrance entrance
+    # per connection
+    cdef readonly object transport
+    cdef object write
+    cdef bytes peer  # IP address of the client
+    cdef Body body  # of the request
+    cdef readonly Stage stage
+    cdef bint blocked  # the client takes the answer slower than it comes
+    # per exchange: the request
+    cdef Instance instance
+    cdef int version
+    cdef int method  # index in counters.METHODS
+    cdef bint to_head_request
+    cdef bint is_html  # own answers are for a browser
+    cdef bint upgrading
+    cdef bint closing  # the connection ends with this exchange
+    cdef bytes request_id
+    cdef bytes key  # Sec-WebSocket-Key of an upgrade
+    cdef double started  # monotonic seconds
+    # per exchange: the way to a replica
+    cdef Replica replica  # one of whose active exchanges this is; None: none
+    cdef ReplicaConnection upstream  # None while connecting
+    cdef list pending  # of the request, to be sent when connected
+    cdef Py_ssize_t pending_size
+    cdef object dial  # the task that connects
+    cdef bint sets_cookie
+    # per exchange: the answer
+    cdef int status  # 0: no head of a final answer has been sent
+    cdef bint rechunks  # the answer ends with its connection, the client's goes on: it is sent chunked
+    cdef double connected
+    cdef double first_octet
+    cdef long long received  # octets of the request
+    cdef long long sent  # octets of the answer
+    cdef int attempts
+    cdef bint reused
+    # for the access log; None where it is off
+    cdef tuple described
+
+    cdef void start_exchange(self)
+    cdef void take_replica(self, Replica replica)
+    cdef void release_replica(self)
+    cdef void leave_replica(self)
+    cdef void attach(self, ReplicaConnection connection)
+    cdef refuse(self, int reason, int status)
+    cdef void log(self, int status, int reason, str term)
+    cdef void client_left(self)
+    cdef bytes new_request_id(self)
+    cdef bytes _cookie_line(self)
+    cdef void _count_reply(self, int reason)
+    cdef bint _is_accepted(self, Head head)
+    cdef void reset(self)
+    cdef object describe_tunnel(self)
+    # what the requesting half decides
+    cdef exchange_ended(self)
+    cdef go_on(self)
+    cdef linger(self)
+    cdef bint closing_for_good(self)
+    cdef tunnel_begins(self, Tunnel tunnel)

@@ -1,0 +1,396 @@
+"""An exchange: one request and its answer, from the moment its head was read until both are complete.
+
+This file is the way of the answer: from the replica, or from the proxy itself, to the client. The way of the request is in
+`client`, which builds on this.
+
+- An answer goes on as it comes. Its kind of framing stays, but for two cases: one that ends with its connection is sent
+  chunked to an HTTP/1.1 client (FRM-13), and a chunked one is sent decoded to an HTTP/1.0 client (FRM-20).
+- While the client takes less than comes, reading from the replica pauses.
+- If an exchange fails before the head of its answer was sent, the proxy answers itself; after that, the client's connection
+  is reset, so that no cut answer looks complete (FRM-11).
+"""
+
+import base64
+import hashlib
+import socket
+import struct
+
+import cython
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cython.cimports.haproxy_py.datapath.access_log import AccessLog
+from cython.cimports.haproxy_py.datapath.answers import make_answer, may_persist, name_of, status_of
+from cython.cimports.haproxy_py.datapath.context import Context
+from cython.cimports.haproxy_py.datapath.count import cell, count_answer, observe
+from cython.cimports.haproxy_py.datapath.deadlines import monotonic
+from cython.cimports.haproxy_py.datapath.forward import write_response, write_switch
+from cython.cimports.haproxy_py.datapath.framing import CHUNKED, NO_BODY, UNTIL_CLOSE
+from cython.cimports.haproxy_py.datapath.heads import (
+    OPTION_UPGRADE,
+    SEC_WEBSOCKET_ACCEPT,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    Head,
+)
+from cython.cimports.haproxy_py.datapath.limits import SMALL_BODY
+from cython.cimports.haproxy_py.datapath.pool import Replica
+from cython.cimports.haproxy_py.datapath.reason import BAD_UPGRADE, CLIENT_GONE, NONE, RESPONSE_TIMEOUT
+from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection, ReplicaUser
+from cython.cimports.haproxy_py.datapath.tunnel import Tunnel
+from cython.cimports.haproxy_py.datapath.writer import Writer
+
+from haproxy_py import counters as layout
+
+_ACTIVE = cython.declare(cython.int, layout.REPLICA_ACTIVE_REQUESTS)
+_DURATION = cython.declare(cython.int, layout.REPLICA_DURATION)
+_REPLIES = cython.declare(cython.int, layout.INSTANCE_PROXY_REPLIES)
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER that turns a close into a reset
+_TERMS = {
+    "head_timeout": "cR", "body_timeout": "cD", "bad_chunk": "PD", "body_too_large": "PD", "connect_failed": "UC",
+    "connect_timeout": "uC", "upstream_closed": "UH", "response_timeout": "uH", "bad_response": "PH",
+    "response_head_too_large": "PH", "bad_upgrade": "PH", "discovery_pending": "PQ", "no_replica": "PQ",
+    "replicas_full": "PQ", "internal": "IH", "client_stalled": "cD",
+}  # fmt: skip
+"""Who ended an exchange and in which phase, where the proxy answered itself; `PR` for every other reason."""
+_WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+
+
+@cython.cclass
+class Exchange(ReplicaUser):
+    """The answering half of a client's connection."""
+
+    # --- the way to a replica ---
+
+    @cython.cfunc
+    def start_exchange(self) -> cython.void:
+        """Forget the exchange before."""
+        self.started = monotonic()
+        self.instance = None
+        self.status = 0
+        self.rechunks = False
+        self.sets_cookie = False
+        self.upgrading = False
+        self.connected = 0
+        self.first_octet = 0
+        self.received = 0
+        self.sent = 0
+        self.attempts = 0
+        self.reused = False
+        self.described = None
+
+    @cython.cfunc
+    def take_replica(self, replica: Replica) -> cython.void:
+        self.replica = replica
+        replica.active += 1
+        replica.counts[_ACTIVE] += 1
+
+    @cython.cfunc
+    def release_replica(self) -> cython.void:
+        replica: Replica = self.replica
+        if replica is not None:
+            self.replica = None
+            replica.active -= 1
+            replica.counts[_ACTIVE] -= 1
+
+    @cython.cfunc
+    def leave_replica(self) -> cython.void:
+        """The exchange ends without its answer: cut the connection to the replica, or stop waiting for one."""
+        if self.upstream is not None:
+            self.upstream.detach()
+            self.upstream = None
+        self.dial = None  # the task goes on; it finds that nobody waits for it and keeps the connection for others
+        self.pending = None
+        self.release_replica()
+
+    @cython.cfunc
+    def attach(self, connection: ReplicaConnection) -> cython.void:
+        """Send on this connection what has come of the request."""
+        piece: object
+        self.upstream = connection
+        connection.begin(self, self.instance, self.to_head_request, self.version == 0)
+        for piece in self.pending:
+            connection.send(piece)
+        self.pending = None
+        self.pending_size = 0
+        if self.body.complete:
+            connection.request_is_complete()
+
+    # --- what the connection to the replica tells ---
+
+    @cython.cfunc
+    def answer_begins(
+        self, connection: ReplicaConnection, head: Head, data: bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t
+    ):
+        context: Context = self.context
+        writer: Writer = context.writer
+        kind: cython.int = connection.body.kind
+        size: cython.Py_ssize_t
+        self.status = head.status
+        self.first_octet = monotonic()
+        if self.stage == BODY or context.draining:  # CON-13, EXP-7, DRN-7
+            self.closing = True
+        self.rechunks = kind == UNTIL_CLOSE and self.version > 0
+        write_response(
+            context,
+            head,
+            self.replica,
+            self.version > 0 and (kind == CHUNKED or self.rechunks),
+            self.version > 0 and kind == NO_BODY and head.seen[TRANSFER_ENCODING] > 0 and head.status != 204,
+            self.closing,
+            self._cookie_line() if self.sets_cookie else None,
+        )
+        if connection.body.spans is not None:
+            data = connection.body.rewritten()
+            start = 0
+            end = PyBytes_GET_SIZE(data)
+        size = end - start
+        if self.rechunks and size > 0:
+            writer.put_bytes(b"%x\r\n" % size)
+        self.sent += writer.used + size
+        if size <= SMALL_BODY:
+            writer.put(PyBytes_AS_STRING(data) + start, size)
+            if self.rechunks and size > 0:
+                writer.put(b"\r\n", 2)
+            self.write(writer.take())
+        elif self.rechunks:
+            self.transport.writelines((writer.take(), memoryview(data)[start:end], b"\r\n"))
+        else:
+            self.transport.writelines((writer.take(), memoryview(data)[start:end]))
+
+    @cython.cfunc
+    def answer_interim(self, connection: ReplicaConnection, head: Head):
+        if self.version == 0:  # EXP-2
+            return
+        write_response(self.context, head, self.replica, False, False, False, None)
+        self.write(self.context.writer.take())
+
+    @cython.cfunc
+    def answer_goes_on(self, connection: ReplicaConnection, piece: bytes):
+        size: cython.Py_ssize_t = PyBytes_GET_SIZE(piece)
+        if size == 0:
+            return
+        self.sent += size
+        if self.rechunks:
+            self.transport.writelines((b"%x\r\n" % size, piece, b"\r\n"))
+        else:
+            self.write(piece)
+
+    @cython.cfunc
+    def answer_complete(self, connection: ReplicaConnection):
+        now: cython.double = monotonic()
+        replica: Replica = self.replica
+        self.upstream = None
+        if self.rechunks:
+            self.write(b"0\r\n\r\n")
+        count_answer(replica.counts, self.status, self.method)
+        observe(replica.counts + _DURATION, now - self.started)
+        if self.described is not None:
+            self.log(self.status, NONE, "--")
+        self.release_replica()
+        self.exchange_ended()
+        self.go_on()
+
+    @cython.cfunc
+    def answer_switches(self, connection: ReplicaConnection, head: Head, rest: bytes):
+        context: Context = self.context
+        replica: Replica = self.replica
+        if not self.upgrading or self.closing_for_good() or not self._is_accepted(head):
+            connection.detach()
+            self.upstream = None
+            self.refuse(BAD_UPGRADE, 0)
+            return
+        write_switch(context, head, replica)
+        self.write(context.writer.take())
+        if rest:
+            self.write(rest)
+        count_answer(replica.counts, 101, self.method)
+        connection.hand_over()
+        line: object = self.describe_tunnel()
+        self.upstream = None
+        self.release_replica()
+        self.stop_deadline()
+        self.stage = ENDED
+        context.clients.discard(self)
+        tunnel: Tunnel = Tunnel(
+            context, self.entrance, self.instance, replica, self.transport, connection.transport, line
+        )
+        self.tunnel_begins(tunnel)
+
+    @cython.cfunc
+    def _is_accepted(self, head: Head) -> cython.bint:
+        """EXP-13, WSK-4: the 101 names the protocol that was offered, with the right answer to the key."""
+        index: cython.int
+        expected: bytes
+        if not head.options & OPTION_UPGRADE or not head.has_token(UPGRADE, b"websocket", 9):
+            return False
+        if head.seen[SEC_WEBSOCKET_ACCEPT] != 1:
+            return False
+        index = head.first[SEC_WEBSOCKET_ACCEPT]
+        expected = base64.b64encode(hashlib.sha1(self.key + _WEBSOCKET_GUID).digest())
+        return head.lines[index].value[: head.lines[index].value_size] == expected
+
+    @cython.cfunc
+    def exchange_failed(self, connection: ReplicaConnection, reason: cython.int):
+        self.upstream = None
+        if self.status == 0:
+            self.refuse(reason, 0)
+            self.go_on()
+            return
+        self._count_reply(reason)
+        if self.described is not None:
+            self.log(self.status, reason, "uD" if reason == RESPONSE_TIMEOUT else "UD")
+        self.release_replica()
+        self.reset()
+
+    # --- the proxy's own answers ---
+
+    @cython.cfunc
+    def refuse(self, reason: cython.int, status: cython.int):
+        """Answer in the replica's place; the exchange ends with it. `status` is 0 but where a reason has two."""
+        persists: cython.bint = (
+            may_persist(reason)
+            and self.body.complete
+            and self.version > 0
+            and not self.closing
+            and not self.context.draining
+            and (self.stage == WAITING or self.stage == BODY)
+        )
+        if status == 0:
+            status = status_of(reason)
+        if self.request_id is None:
+            self.request_id = self.new_request_id()
+        answer: bytes = make_answer(
+            self.context,
+            reason,
+            self.instance.name if self.instance is not None else "",
+            status,
+            self.is_html,
+            not persists,
+            self.to_head_request,
+            self.request_id,
+        )
+        self.status = status
+        self.sent += PyBytes_GET_SIZE(answer)
+        self._count_reply(reason)
+        if self.context.log is not None:
+            self.log(status, reason, _TERMS.get(name_of(reason), "PR"))
+        self.leave_replica()
+        self.write(answer)
+        if self.stage == ENDED:
+            return
+        if persists:
+            self.stage = WAITING
+            self.exchange_ended()
+        else:
+            self.linger()
+
+    @cython.cfunc
+    def new_request_id(self) -> bytes:
+        writer: Writer = self.context.writer
+        writer.clear()
+        writer.put_hex(self.context.random())
+        writer.put_hex(self.context.random())
+        return writer.take()
+
+    @cython.cfunc
+    def _cookie_line(self) -> bytes:
+        """The affinity cookie: it holds an opaque name of the replica and is of no use to scripts."""
+        return b"Set-Cookie: %s=%s; Path=/; HttpOnly; SameSite=Lax%s\r\n" % (
+            self.instance.cookie,
+            self.replica.token,
+            b"; Secure" if self.entrance.scheme == "https" else b"",
+        )
+
+    @cython.cfunc
+    def _count_reply(self, reason: cython.int) -> cython.void:
+        counts: cython.pointer(cell) = (
+            self.instance.counts if self.instance is not None else self.context.routes.no_instance
+        )
+        counts[_REPLIES + reason] += 1
+
+    @cython.cfunc
+    def client_left(self) -> cython.void:
+        """The client went away in the middle of an exchange: 499, and never a failure of the replica (CON-12)."""
+        self._count_reply(CLIENT_GONE)
+        if self.described is not None:
+            self.log(499, CLIENT_GONE, "CD" if self.status or self.stage == BODY else "CH")
+        self.leave_replica()
+
+    @cython.cfunc
+    def reset(self) -> cython.void:
+        """End the client's connection so that nobody takes what it got for complete."""
+        channel: object = self.transport.get_extra_info("socket")
+        if channel is not None and not self.transport.is_closing():
+            channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
+
+    # --- the access log ---
+
+    @cython.cfunc
+    def log(self, status: cython.int, reason: cython.int, term: str) -> cython.void:
+        """One line (section 16 of the HTTP reference). Query strings are not in it, nor any credentials."""
+        log: AccessLog = self.context.log
+        now: cython.double = monotonic()
+        method: bytes
+        target: bytes
+        host: bytes
+        agent: bytes
+        method, target, host, agent = self.described if self.described is not None else (b"", b"", b"", b"")
+        log.begin_line()
+        log.put_text(b"client", self.peer, PyBytes_GET_SIZE(self.peer))
+        log.put_text(b"method", method, PyBytes_GET_SIZE(method))
+        log.put_text(b"target", target, PyBytes_GET_SIZE(target))
+        log.put_text(b"host", host, PyBytes_GET_SIZE(host))
+        log.put_count(b"status", status)
+        log.put_label(b"reason", name_of(reason) if reason != NONE else "")
+        log.put_label(b"term", term)
+        log.put_label(b"instance", self.instance.name if self.instance is not None else "")
+        log.put_label(b"replica", self.replica.id if self.replica is not None else "")
+        log.put_label(b"pod", self.replica.name if self.replica is not None else "")
+        log.put_count(b"attempts", self.attempts)
+        log.put_count(b"reused", self.reused)
+        log.put_count(b"bytes_in", self.received)
+        log.put_count(b"bytes_out", self.sent)
+        log.put_seconds(b"t_connect", self.connected)
+        log.put_seconds(b"t_first", self.first_octet - self.started if self.first_octet else 0)
+        log.put_seconds(b"t_total", now - self.started if self.started else 0)
+        if self.request_id is not None:
+            log.put_text(b"request_id", self.request_id, PyBytes_GET_SIZE(self.request_id))
+        log.put_text(b"user_agent", agent, PyBytes_GET_SIZE(agent))
+        log.end_line()
+
+    @cython.cfunc
+    def describe_tunnel(self) -> object:
+        """What a tunnel calls when it has ended, to have its line written; None where the log is off."""
+        if self.described is None:
+            return None
+        return self._log_tunnel
+
+    def _log_tunnel(self, replica: Replica, ended_by: str, received: int, sent: int) -> None:
+        self.replica = replica
+        self.received = received
+        self.sent = sent
+        self.log(101, NONE, ended_by)
+        self.replica = None
+
+    # --- what the requesting half decides ---
+
+    @cython.cfunc
+    def exchange_ended(self):
+        """Both halves are over, or the proxy has answered and the connection may stay."""
+        raise AssertionError
+
+    @cython.cfunc
+    def go_on(self):
+        raise AssertionError
+
+    @cython.cfunc
+    def linger(self):
+        raise AssertionError
+
+    @cython.cfunc
+    def closing_for_good(self) -> cython.bint:
+        raise AssertionError
+
+    @cython.cfunc
+    def tunnel_begins(self, tunnel: Tunnel):
+        raise AssertionError

@@ -1,0 +1,280 @@
+"""One data-plane process: accepts connections on the sockets it inherited, and carries traffic until control says otherwise.
+
+Started by control as `python -m haproxy_py.worker --channel FD --counters FD`. It imports the data path, uvloop and little
+else, and does nothing that could be slow. If control is gone (the channel ends), nobody could replace this process or give
+it a new table: it finishes what runs and exits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import faulthandler
+import gc
+import math
+import mmap
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import Any
+
+import uvloop
+
+from haproxy_py import channel, counters
+from haproxy_py.datapath.access_log import AccessLog
+from haproxy_py.datapath.client import ClientConnection
+from haproxy_py.datapath.context import Context, Entrance
+from haproxy_py.datapath.count import Counters
+from haproxy_py.datapath.deadlines import TICK, Clock
+
+BACKLOG = 4096
+"""Connections that the kernel holds for a listener that does not accept for the moment."""
+
+IDLE_CLOSED_PER_TICK = 500
+"""Idle client connections that a drain closes at once: their clients reconnect elsewhere, and not all in one moment."""
+
+TUNNEL_WINDOW = 10.0
+"""Seconds before the drain's deadline over which the ends of tunnels are spread (DRN-9)."""
+
+ORPHAN_DEADLINE = 25.0
+"""Seconds that a worker goes on without control, to finish what runs."""
+
+ROOM_AGAIN = 0.95
+"""Share of the connection limit below which accepting goes on, so that it does not flap at the limit."""
+
+
+class Door:
+    """One listener: accepts while there is room, and pauses without losing the kernel's queue."""
+
+    def __init__(self, worker: Worker, listener: channel.Listener) -> None:
+        self._worker = worker
+        self._limit = max(1, listener.connections)
+        self._socket = socket.socket(fileno=listener.fd)
+        self._server: asyncio.AbstractServer | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._shut = False
+        self.entrance = Entrance(listener.scheme, listener.host, listener.port)
+        self.entrance.changed = self._look
+        self._name = f"{listener.host}:{listener.port}"
+
+    async def open(self) -> None:
+        """Accept from now on."""
+        # A copy of the socket: closing it pauses accepting, while the listener itself and its queue stay.
+        copy = self._socket.dup()
+        self._server = await self._worker.loop.create_server(self._welcome, sock=copy, backlog=BACKLOG)
+
+    def shut(self) -> None:
+        """Accept no more."""
+        self._shut = True
+        self._pause()
+        self._socket.close()
+
+    def _welcome(self) -> ClientConnection:
+        self.entrance.enter()
+        return ClientConnection(self._worker.context, self.entrance)
+
+    def _pause(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _look(self) -> None:
+        """The number of open connections has changed."""
+        if self._server is not None and self.entrance.open >= self._limit:
+            self._pause()
+            self._worker.count(counters.WORKER_ACCEPT_PAUSES)
+            self._worker.say(
+                channel.Notice(
+                    "warning",
+                    f"{self._name}: {self.entrance.open} client connections are open, the most that are allowed; new ones "
+                    "wait until some end. Raise listen[].connections or the limit of open files if this is normal load.",
+                )
+            )
+        elif (
+            self._server is None
+            and not self._shut
+            and (self._opening is None or self._opening.done())
+            and self.entrance.open <= self._limit * ROOM_AGAIN
+        ):
+            self._opening = self._worker.loop.create_task(self.open())
+
+
+class Worker:
+    """Everything one worker process owns."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, link: socket.socket, memory: mmap.mmap) -> None:
+        self.loop = loop
+        self.context: Context | None = None
+        self._link = link
+        self._memory = memory
+        self._cells = memoryview(memory).cast("Q")
+        self._decoder = channel.Decoder()
+        self._clock = Clock()
+        self._writer: asyncio.StreamWriter | None = None
+        self._doors: list[Door] = []
+        self._number = 0
+        self._drain_ends: float | None = None  # monotonic seconds of the clock's time
+        self._accept_ends: float | None = None
+        self._tunnels_begin = 0.0
+        self._finished = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until told to end."""
+        reader, self._writer = await asyncio.open_connection(sock=self._link)
+        listening = self.loop.create_task(self._listen(reader))
+        finished = self.loop.create_task(self._finished.wait())
+        try:
+            await asyncio.wait({listening, finished}, return_when=asyncio.FIRST_COMPLETED)
+            if listening.done() and not self._finished.is_set():
+                listening.result()  # raises if obeying control went wrong
+                await finished
+        finally:
+            listening.cancel()
+            finished.cancel()
+            for door in self._doors:
+                door.shut()
+            self._abort()
+            if self.context is not None and self.context.log is not None:
+                self.context.log.flush()
+
+    def say(self, message: channel.Message) -> None:
+        """Tell control. If it is gone there is nobody to tell."""
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(channel.encode(message))
+
+    def count(self, cell: int) -> None:
+        """Add one to a cell of the worker's own block."""
+        self._cells[cell] += 1
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        """Obey control."""
+        while data := await reader.read(65536):
+            for message in self._decoder.feed(data):
+                await self._obey(message)
+        self._begin_drain(0.0, ORPHAN_DEADLINE)
+
+    async def _obey(self, message: Any) -> None:
+        match message:
+            case channel.Start():
+                await self._start(message)
+            case channel.Publish(table):
+                self.context.publish(table)
+                self.say(channel.Applied(table.version))
+            case channel.Drain(delay, deadline):
+                self._begin_drain(delay, deadline)
+            case channel.Stop():
+                self._finished.set()
+
+    async def _start(self, start: channel.Start) -> None:
+        self._number = start.worker
+        log = AccessLog(sys.stdout.fileno()) if start.access_log else None
+        self.context = Context(self.loop, self._clock, Counters(self._memory), start.via, log)
+        self.context.publish(start.table)
+        self._tick()
+        for listener in start.listeners:
+            door = Door(self, listener)
+            self._doors.append(door)
+            await door.open()
+        # What exists now lives as long as the process: the collector need not look at it again, and what comes later
+        # is freed by reference counting alone but for rare cycles.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        self.say(channel.Ready(start.worker, os.getpid()))
+
+    def _tick(self) -> None:
+        """Everything that happens by the clock."""
+        self.loop.call_later(TICK, self._tick)
+        self._clock.tick()
+        self.context.refresh_date()
+        if self.context.log is not None:
+            self.context.log.flush()
+            self._cells[counters.WORKER_LOG_LINES_DROPPED] = self.context.log.dropped
+        if self._drain_ends is not None:
+            self._drain_on()
+
+    # --- draining (DRN-7 to DRN-10) ---
+
+    def _begin_drain(self, delay: float, deadline: float) -> None:
+        if self._drain_ends is not None or self.context is None:
+            self._finished.set()
+            return
+        self.context.draining = True
+        self._accept_ends = self._clock.now + delay
+        self._drain_ends = self._clock.now + deadline
+        self._tunnels_begin = max(self._accept_ends, self._drain_ends - TUNNEL_WINDOW)
+
+    def _drain_on(self) -> None:
+        """One step of the drain."""
+        now = self._clock.now
+        assert self._accept_ends is not None
+        assert self._drain_ends is not None
+        if now < self._accept_ends:
+            return
+        for door in self._doors:
+            door.shut()
+        self._doors.clear()
+        clients = [client for client in self.context.clients if isinstance(client, ClientConnection)]
+        closed = 0
+        for client in clients:
+            closed += client.drain()
+            if closed >= IDLE_CLOSED_PER_TICK:
+                break
+        tunnels = [client for client in self.context.clients if not isinstance(client, ClientConnection)]
+        if now >= self._tunnels_begin and tunnels:
+            ticks_left = max(1, int((self._drain_ends - now) / TICK) - 5)  # half a second to spare
+            for tunnel in tunnels[: math.ceil(len(tunnels) / ticks_left)]:
+                tunnel.drain()
+        if not self.context.clients or now >= self._drain_ends:
+            self._finished.set()
+
+    def _abort(self) -> None:
+        """End what is left, without another word."""
+        if self.context is None:
+            return
+        for task in list(self.context.dials):
+            task.cancel()
+        for client in list(self.context.clients):
+            client.abort()
+        for connection in list(self.context.spare):
+            connection.transport.abort()
+
+    def report(self, loop: asyncio.AbstractEventLoop, details: dict[str, Any]) -> None:
+        """A mistake of ours: the connection it happened on is gone, everything else goes on."""
+        problem = details.get("exception")
+        text = details.get("message", "")
+        if problem is not None:
+            text += "\n" + "".join(traceback.format_exception(problem))
+        self.say(channel.Notice("error", f"worker {self._number}: internal error, please report it: {text.rstrip()}"))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one worker. The exit status is 0 however control ended it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m haproxy_py.worker", description="One worker of haproxy-py; started by `haproxy-py run`."
+    )
+    parser.add_argument("--channel", type=int, required=True, help="file descriptor of the channel to control")
+    parser.add_argument("--counters", type=int, required=True, help="file descriptor of the shared counters")
+    options = parser.parse_args(argv)
+    faulthandler.enable()
+    # Signals are control's business: a Ctrl-C on a terminal reaches every process of the group.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    link = socket.socket(fileno=options.channel)
+    memory = mmap.mmap(options.counters, counters.SEGMENT_BYTES)
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        worker = Worker(loop, link, memory)
+        loop.set_exception_handler(worker.report)
+        await worker.run()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
