@@ -60,8 +60,8 @@ def is_for_dashboard(path: cython.p_const_char, size: cython.Py_ssize_t) -> cyth
     """Whether a path belongs to a dashboard's socket.io: it holds `/socket.io/` (4.2 of the Node-RED reference)."""
     at: cython.p_const_char = path
     stop: cython.p_const_char = path + size
-    while stop - at >= 11:
-        at = cython.cast(cython.p_const_char, memchr(at, 115, stop - at - 10))  # the s of socket.io/
+    while stop - at >= 10:
+        at = cython.cast(cython.p_const_char, memchr(at, 115, stop - at - 9))  # the s of socket.io/
         if at == cython.NULL:
             return False
         if at > path and at[-1] == 47 and memcmp(at, b"socket.io/", 10) == 0:

@@ -97,6 +97,7 @@ class ReplicaConnection(Pooled):
 
     def data_received(self, data: bytes) -> None:
         end: cython.Py_ssize_t
+        user: ReplicaUser = self.user  # held here: what it does may make this connection forget it
         self.replica.counts[_RECEIVED] += PyBytes_GET_SIZE(data)
         if self.phase == ANSWERING:
             end = self.body.take(data, 0)
@@ -104,9 +105,9 @@ class ReplicaConnection(Pooled):
                 self.fail(BAD_RESPONSE)
                 return
             if self.body.spans is not None:
-                self.user.answer_goes_on(self, self.body.rewritten())
+                user.answer_goes_on(self, self.body.rewritten())
             else:
-                self.user.answer_goes_on(self, data if end == PyBytes_GET_SIZE(data) else data[:end])
+                user.answer_goes_on(self, data if end == PyBytes_GET_SIZE(data) else data[:end])
             if self.phase != ANSWERING:
                 return  # the client went away while it was written to
             if self.body.complete:
@@ -262,6 +263,7 @@ class ReplicaConnection(Pooled):
         """Read answers' heads from `data` until the final one, or until it is used up."""
         head: Head = self.context.response
         instance: Instance = self.instance
+        user: ReplicaUser = self.user  # held here, as in data_received
         used: cython.Py_ssize_t
         end: cython.Py_ssize_t
         while True:
@@ -286,7 +288,7 @@ class ReplicaConnection(Pooled):
                 return
             if head.status == 101:
                 self.held = None
-                self.user.answer_switches(self, head, data[used:])
+                user.answer_switches(self, head, data[used:])
                 return
             if head.status >= 200:
                 break
@@ -294,7 +296,7 @@ class ReplicaConnection(Pooled):
             if self.interim > MAX_INTERIM or frame_response(head, self.body, True) < 0:  # EXP-1
                 self.fail(BAD_RESPONSE)
                 return
-            self.user.answer_interim(self, head)
+            user.answer_interim(self, head)
             if self.phase != AWAITING:
                 return
             data = data[used:]
@@ -316,7 +318,7 @@ class ReplicaConnection(Pooled):
             self.fail(BAD_RESPONSE)
             return
         self.phase = ANSWERING
-        self.user.answer_begins(self, head, data, used, end)
+        user.answer_begins(self, head, data, used, end)
         if self.phase != ANSWERING:
             return
         if self.body.complete:

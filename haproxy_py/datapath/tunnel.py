@@ -6,6 +6,8 @@
 - Nothing but its two sides, that timeout and the end of a drain ends a tunnel: no change of the table does (DRN-14).
 """
 
+from typing import Optional
+
 import cython
 from cython.cimports.cpython.bytes import PyBytes_GET_SIZE
 from cython.cimports.haproxy_py.datapath.context import Context, Entrance
@@ -70,7 +72,7 @@ class Tunnel(Timed):
         self.ended(None, ended_by, None)
 
     @cython.cfunc
-    def ended(self, which: TunnelEnd, ended_by: str, problem: object):
+    def ended(self, which: Optional[TunnelEnd], ended_by: str, problem: object):
         """One side is gone (`which`), or both are to go: the other goes too, at once after an error."""
         end: TunnelEnd
         if not self.ended_by:
