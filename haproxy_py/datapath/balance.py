@@ -3,6 +3,8 @@
 - Round robin takes the replicas in turn, one step per exchange, so a worker's shares are exactly even. A replica with as many
   exchanges as its limit allows is passed over.
 - Least connections takes the one with the fewest exchanges, ties in turn; random two takes the better of two drawn at random.
+- New clients of a dashboard have turns of their own: a page load makes a fixed number of requests, and if its sessions shared
+  the turns of the rest, all of them could meet the same replica.
 - A client with an affinity cookie goes back to its replica as long as the table names it, draining or not (both Node-RED
   dashboards speak socket.io, whose session lives in one replica's memory). If it is gone, any other will do: socket.io's
   client starts anew when its session is unknown.
@@ -17,8 +19,13 @@ from cython.cimports.libc.string import memchr, memcmp
 
 @cython.cfunc
 @cython.cdivision(True)  # `count` is at least 1 at every division
-def choose(instance: Instance, wanted: Replica, tried: list, chance: cython.ulonglong) -> Replica:
-    """The replica for an exchange, or None if all are full or were tried. `chance` is a random number."""
+def choose(
+    instance: Instance, wanted: Replica, tried: list, sticky: cython.bint, chance: cython.ulonglong
+) -> Replica:
+    """The replica for an exchange, or None if all are full or were tried.
+
+    `sticky` says that the client will come back to it; `chance` is a random number.
+    """
     count: cython.uint = len(instance.replicas)
     limit: cython.int = instance.max_exchanges
     offset: cython.uint
@@ -29,7 +36,7 @@ def choose(instance: Instance, wanted: Replica, tried: list, chance: cython.ulon
         return wanted
     if count == 0:
         return None
-    start = instance.turn % count
+    start = (instance.sticky_turn if sticky else instance.turn) % count
     if instance.policy == RANDOM_TWO and count > 2:
         start = chance % count
         best = instance.replicas[start]
@@ -44,13 +51,19 @@ def choose(instance: Instance, wanted: Replica, tried: list, chance: cython.ulon
         if replica.active >= limit or (tried is not None and replica in tried):
             continue
         if instance.policy != LEAST_CONNECTIONS and not (instance.policy == RANDOM_TWO and count == 2):
-            instance.turn = (start + offset + 1) % count
-            return replica
+            return _pass_turn(instance, sticky, (start + offset + 1) % count, replica)
         if best is None or replica.active < best.active:
             best = replica
-    if best is not None:
-        instance.turn = (start + 1) % count
-    return best
+    return _pass_turn(instance, sticky, (start + 1) % count, best)
+
+
+@cython.cfunc
+def _pass_turn(instance: Instance, sticky: cython.bint, turn: cython.uint, chosen: object) -> Replica:
+    if sticky:
+        instance.sticky_turn = turn
+    else:
+        instance.turn = turn
+    return chosen
 
 
 @cython.cfunc

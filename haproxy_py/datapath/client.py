@@ -375,7 +375,7 @@ class ClientConnection(Exchange):
         instance: Instance = self.instance
         sticky: cython.bint = False
         wanted: Replica = self.find_wanted(head, passage, cython.address(sticky))
-        replica: Replica = choose(instance, wanted, None, self.context.random())
+        replica: Replica = choose(instance, wanted, None, sticky, self.context.random())
         if replica is None:
             if not instance.discovered:
                 return -(DISCOVERY_PENDING + 1)
@@ -482,7 +482,7 @@ class ClientConnection(Exchange):
         """Connecting to a replica failed and nothing was sent: the next one, or None (RTY-1)."""
         replica: Replica
         self.release_replica()
-        replica = choose(self.instance, None, tried, self.context.random())
+        replica = choose(self.instance, None, tried, self.sets_cookie, self.context.random())
         if replica is None or self.attempts >= self.instance.max_attempts:
             return None
         self.attempts += 1

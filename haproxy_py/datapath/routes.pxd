@@ -53,6 +53,7 @@ cdef class Instance:
     cdef double connect_total
     # of this worker
     cdef unsigned int turn  # of round robin
+    cdef unsigned int sticky_turn  # the same for clients that will come back
 
 cdef class Routes:
     cdef readonly int version
