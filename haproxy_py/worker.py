@@ -1,8 +1,8 @@
-"""One data-plane process: accepts connections on the sockets it inherited, and carries traffic until control says otherwise.
+"""One data-plane process: accepts connections on the sockets it inherited, and carries traffic until control ends it.
 
-Started by control as `python -m haproxy_py.worker --channel FD --counters FD`. It imports the data path, uvloop and little
-else, and does nothing that could be slow. If control is gone (the channel ends), nobody could replace this process or give
-it a new table: it finishes what runs and exits.
+Started by control as `python -m haproxy_py.worker --channel FD --counters FD`. It imports the data path, uvloop and
+little else, and does nothing that could be slow. If control is gone (the channel ends), nobody could replace this
+process or give it a new table: it finishes what runs and exits.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ class Door:
     async def open(self) -> None:
         """Accept from now on."""
         # A copy of the socket: closing it pauses accepting, while the listener itself and its queue stay.
+        if self._shut:
+            return
         copy = self._socket.dup()
         self._server = await self._worker.loop.create_server(self._welcome, sock=copy, backlog=BACKLOG)
 
@@ -72,7 +74,6 @@ class Door:
         self._socket.close()
 
     def _welcome(self) -> ClientConnection:
-        self.entrance.enter()
         return ClientConnection(self._worker.context, self.entrance)
 
     def _pause(self) -> None:
@@ -88,8 +89,9 @@ class Door:
             self._worker.say(
                 channel.Notice(
                     "warning",
-                    f"{self._name}: {self.entrance.open} client connections are open, the most that are allowed; new ones "
-                    "wait until some end. Raise listen[].connections or the limit of open files if this is normal load.",
+                    f"{self._name}: {self.entrance.open} client connections are open, the most that are allowed; new "
+                    "ones wait until some end. Raise listen[].connections or the limit of open files if this is "
+                    "normal load.",
                 )
             )
         elif (
@@ -118,6 +120,7 @@ class Worker:
         self._drain_ends: float | None = None  # monotonic seconds of the clock's time
         self._accept_ends: float | None = None
         self._tunnels_begin = 0.0
+        self._ticking: asyncio.TimerHandle | None = None
         self._finished = asyncio.Event()
 
     async def run(self) -> None:
@@ -133,11 +136,16 @@ class Worker:
         finally:
             listening.cancel()
             finished.cancel()
+            await asyncio.wait({listening, finished})
             for door in self._doors:
                 door.shut()
             self._abort()
+            await asyncio.sleep(0)  # what was aborted learns of it, and writes its line
+            if self._ticking is not None:
+                self._ticking.cancel()
             if self.context is not None and self.context.log is not None:
                 self.context.log.flush()
+            self._writer.close()
 
     def say(self, message: channel.Message) -> None:
         """Tell control. If it is gone there is nobody to tell."""
@@ -186,7 +194,7 @@ class Worker:
 
     def _tick(self) -> None:
         """Everything that happens by the clock."""
-        self.loop.call_later(TICK, self._tick)
+        self._ticking = self.loop.call_later(TICK, self._tick)
         self._clock.tick()
         self.context.refresh_date()
         if self.context.log is not None:
@@ -198,9 +206,11 @@ class Worker:
     # --- draining (DRN-7 to DRN-10) ---
 
     def _begin_drain(self, delay: float, deadline: float) -> None:
-        if self._drain_ends is not None or self.context is None:
+        if self.context is None:
             self._finished.set()
             return
+        if self._drain_ends is not None:
+            return  # control is gone while draining: the deadline stays
         self.context.draining = True
         self._accept_ends = self._clock.now + delay
         self._drain_ends = self._clock.now + deadline

@@ -11,7 +11,8 @@ cdef class ClientConnection(Exchange):
     cdef bint reading_paused
     cdef bint half_closed  # the client has sent FIN
     cdef int exchanges  # ended on this connection
-    cdef Py_ssize_t waiting_size  # of the write buffer when the client was last seen to take something
+    cdef Py_ssize_t waiting_size  # of the write buffer when it was last looked at
+    cdef double taken_at  # monotonic seconds: when the client was last seen to take something
     cdef Py_ssize_t discarded  # octets, while lingering
     cdef bytes known_host  # as the last request spelled it, with the instance and the routes it led to
     cdef Instance known_instance
@@ -31,6 +32,9 @@ cdef class ClientConnection(Exchange):
     cdef void send_request(self, Head head)
     cdef void update_reading(self)
     cdef void choose_deadline(self)
+    cdef void start_body_deadline(self)
+    cdef void watch_taking(self)
+    cdef bint is_taking(self)
     cdef void hold(self, bytes data)
     cdef void close(self)
     cdef void finish_lingering(self)

@@ -1,12 +1,12 @@
 """A connection from a client: requests come in here and go on to a replica.
 
-The way of a request: its octets arrive in `data_received`; `take_head` has them parsed, judged and given a replica, and sends
-the head on; `take_body` sends on the body as it comes. Everything about the answer is in `exchange`.
+The way of a request: its octets arrive in `data_received`; `take_head` has them parsed, judged and given a replica, and
+sends the head on; `take_body` sends on the body as it comes. Everything about the answer is in `exchange`.
 
-- One exchange at a time; what a client sends ahead is held up to a bound, then reading pauses (CON-10). It is used only when
-  the exchange before has ended and the client takes its answers.
-- A message that breaks a rule is answered once and nothing behind it is read as a request any more (FRM-24): the rest is
-  thrown away until the client has had the time to read the answer (CON-9).
+- One exchange at a time; what a client sends ahead is held up to a bound, then reading pauses (CON-10). It is used only
+  when the exchange before has ended and the client takes its answers.
+- A message that breaks a rule is answered once and nothing behind it is read as a request any more (FRM-24): the rest
+  is thrown away until the client has had the time to read the answer (CON-9).
 - A client that has sent FIN still gets the answers to what it asked (CON-11).
 """
 
@@ -14,6 +14,7 @@ import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython.cimports.haproxy_py.datapath.balance import by_cookie, choose, is_for_dashboard
 from cython.cimports.haproxy_py.datapath.context import Context, Entrance
+from cython.cimports.haproxy_py.datapath.deadlines import Clock, monotonic
 from cython.cimports.haproxy_py.datapath.exchange import (
     BODY,
     CLOSING,
@@ -50,6 +51,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
     HEAD_TOO_LARGE,
     METHOD_NOT_SUPPORTED,
     NO_REPLICA,
+    NONE,
     REPLICAS_FULL,
     TOO_MANY_FIELDS,
     URI_TOO_LONG,
@@ -57,7 +59,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection
 from cython.cimports.haproxy_py.datapath.routes import AFFINITY_ALL, AFFINITY_NONE, Instance, Routes
 from cython.cimports.haproxy_py.datapath.tunnel import Tunnel
-from cython.cimports.haproxy_py.datapath.writer import Writer
+from cython.cimports.libc.math import ceil
 from cython.cimports.libc.string import memcmp
 
 from haproxy_py import counters as layout
@@ -69,8 +71,10 @@ _GATE_DENIED = cython.declare(cython.int, layout.INSTANCE_GATE_DENIED)
 _REUSED = cython.declare(cython.int, layout.REPLICA_CONNECTIONS_REUSED)
 _CONNECTIONS = cython.declare(cython.int, layout.WORKER_CLIENT_CONNECTIONS)
 _CONNECTIONS_TOTAL = cython.declare(cython.int, layout.WORKER_CLIENT_CONNECTIONS_TOTAL)
-_YOUNG = cython.declare(cython.double, 1.0)  # KAL-5: seconds idle up to which any request may take a pooled connection
+_YOUNG = cython.declare(cython.double, 1.0)  # KAL-5: seconds idle; younger ones serve any request
 _ANY_AGE = cython.declare(cython.double, -1.0)
+_FRESH = cython.declare(cython.double, 1.0)  # seconds from accepting: its first request is on the way
+_TOTAL_STEP = cython.declare(cython.double, 0.25)  # seconds
 
 
 @cython.cfunc
@@ -124,7 +128,9 @@ class ClientConnection(Exchange):
         context.clients.add(self)
         context.counts[_CONNECTIONS] += 1
         context.counts[_CONNECTIONS_TOTAL] += 1
+        self.started = monotonic()
         self.choose_deadline()
+        self.entrance.enter()
 
     def data_received(self, data: bytes) -> None:
         if self.stage == LINGERING:
@@ -142,7 +148,7 @@ class ClientConnection(Exchange):
         self.half_closed = True
         if self.stage == WAITING:
             return True
-        if self.stage == BODY:  # FRM-11: the request will never be complete
+        if self.stage == HEAD or self.stage == BODY:  # FRM-11: the request will never be complete
             self.client_left()
             self.stage = CLOSING
             self.transport.abort()
@@ -150,7 +156,7 @@ class ClientConnection(Exchange):
 
     def connection_lost(self, problem: object) -> None:
         context: Context = self.context
-        if self.stage == BODY or self.stage == WAITING:
+        if self.stage == HEAD or self.stage == BODY or self.stage == WAITING:
             self.client_left()
         self.stage = ENDED
         self.held = None
@@ -161,7 +167,7 @@ class ClientConnection(Exchange):
 
     def pause_writing(self) -> None:
         self.blocked = True
-        self.waiting_size = self.transport.get_write_buffer_size()
+        self.watch_taking()
         if self.upstream is not None:
             self.upstream.set_paused(True)
         self.choose_deadline()
@@ -348,7 +354,7 @@ class ClientConnection(Exchange):
 
     @cython.cfunc
     def find_wanted(self, head: Head, passage: cython.pointer(Passage), sticky: cython.pointer(cython.bint)) -> Replica:
-        """The replica that this request should go to if it can: by the affinity cookie, or the one that serves the editor."""
+        """The replica that this request should go to if it can: by its cookie, or the one that serves the editor."""
         instance: Instance = self.instance
         index: cython.int
         line: cython.pointer(FieldLine)
@@ -363,7 +369,7 @@ class ClientConnection(Exchange):
                     if line.kind == COOKIE and wanted is None:
                         wanted = by_cookie(instance, line.value, line.value_size)
             return wanted
-        # Without HA mode the editor is open; all its traffic keeps to one replica, or it would show a mixture of several.
+        # Without HA mode the editor is open; all its traffic keeps to one replica, or it would show a mixture.
         if not instance.ha and len(instance.replicas) > 1 and self._verdict(head, passage) >= 0:
             return instance.replicas[0]
         return None
@@ -380,6 +386,7 @@ class ClientConnection(Exchange):
             if not instance.discovered:
                 return -(DISCOVERY_PENDING + 1)
             return -(REPLICAS_FULL + 1) if instance.replicas else -(NO_REPLICA + 1)
+        self.sticky = sticky
         self.sets_cookie = sticky and replica is not wanted
         self.take_replica(replica)
         return 0
@@ -466,7 +473,7 @@ class ClientConnection(Exchange):
         elif self.instance.request_total > 0 and (
             self.context.clock.now - self.started > self.instance.request_total
         ):
-            self.expired()  # a trickle must not extend a request for ever
+            self.expired()
             return None
         self.choose_deadline()
         self.update_reading()
@@ -482,11 +489,13 @@ class ClientConnection(Exchange):
         """Connecting to a replica failed and nothing was sent: the next one, or None (RTY-1)."""
         replica: Replica
         self.release_replica()
-        replica = choose(self.instance, None, tried, self.sets_cookie, self.context.random())
-        if replica is None or self.attempts >= self.instance.max_attempts:
+        if self.attempts >= self.instance.max_attempts:
+            return None
+        replica = choose(self.instance, None, tried, self.sticky, self.context.random())
+        if replica is None:
             return None
         self.attempts += 1
-        self.sets_cookie = self.sets_cookie or self.instance.affinity == AFFINITY_ALL
+        self.sets_cookie = self.sticky
         self.take_replica(replica)
         return replica
 
@@ -524,7 +533,7 @@ class ClientConnection(Exchange):
 
     @cython.cfunc
     def go_on(self):
-        """Use what was sent ahead, or close if nothing more can come. After every exchange that did not end in `take_input`."""
+        """Use what was sent ahead, or close if nothing more can come: after exchanges that ended out of `take_input`."""
         data: bytes = self.held
         if self.stage != IDLE:
             return
@@ -541,6 +550,7 @@ class ClientConnection(Exchange):
         self.stage = LINGERING
         self.held = None
         self.discarded = 0
+        self.watch_taking()
         self.update_reading()
         if self.half_closed or not self.transport.can_write_eof():
             self.close()
@@ -559,6 +569,7 @@ class ClientConnection(Exchange):
         """Let what is buffered leave, then close."""
         self.stage = CLOSING
         self.held = None
+        self.watch_taking()
         self.transport.close()
         self.choose_deadline()
 
@@ -576,15 +587,22 @@ class ClientConnection(Exchange):
             self.transport.resume_reading()
 
     def drain(self) -> bool:
-        """The proxy stops: a connection that waits for a request has nothing to wait for (CON-17). Whether it closes now."""
+        """The proxy stops: close if no request is being served (CON-17). Whether it closes now."""
         if self.stage != IDLE or self.held is not None:
             return False
+        if self.exchanges == 0 and monotonic() - self.started < _FRESH:
+            return False  # its first request is most likely on its way
         self.close()
         return True
 
     def abort(self) -> None:
         """End without another word: the drain's deadline has passed."""
-        self.transport.abort()
+        if self.stage == BODY or self.stage == WAITING:
+            if self.described is not None:
+                self.log(self.status, NONE, "KD" if self.status or self.stage == BODY else "KH")
+            self.leave_replica()
+            self.stage = CLOSING
+        self.reset()
 
     # --- deadlines and back-pressure ---
 
@@ -607,13 +625,48 @@ class ClientConnection(Exchange):
         elif self.blocked or self.stage == CLOSING:
             (routes.client_write if instance is None else instance.client_write).start(self)
         elif self.stage == BODY and not self.reading_paused:
-            instance.client_body.start(self)
+            self.start_body_deadline()
         else:
             self.stop_deadline()  # the replica's turn
 
     @cython.cfunc
+    def start_body_deadline(self) -> cython.void:
+        """For the next octets of the request's body: a trickle must not extend a request beyond its total."""
+        instance: Instance = self.instance
+        clock: Clock = self.context.clock
+        left: cython.double
+        if instance.request_total > 0:
+            left = self.started + instance.request_total - clock.now
+            if left < instance.client_body.duration or instance.client_body.duration <= 0:
+                # Deadlines are queued by duration, so there must be few durations: whole quarters of a second.
+                clock.queue(ceil(left * 4) / 4 if left > 0 else _TOTAL_STEP).start(self)
+                return
+        instance.client_body.start(self)
+
+    @cython.cfunc
+    def watch_taking(self) -> cython.void:
+        """From now on the client must take something of what waits for it, now and then."""
+        self.waiting_size = self.transport.get_write_buffer_size()
+        self.taken_at = self.context.clock.now
+
+    @cython.cfunc
+    def is_taking(self) -> cython.bint:
+        """Whether answers wait for the client, and it has taken something of them within `client_write`."""
+        size: cython.Py_ssize_t = self.transport.get_write_buffer_size()
+        routes: Routes = self.context.routes
+        limit: cython.double = (
+            routes.client_write.duration if self.instance is None else self.instance.client_write.duration
+        )
+        if size == 0:
+            return False
+        if size != self.waiting_size:
+            self.waiting_size = size
+            self.taken_at = self.context.clock.now
+            return True
+        return limit <= 0 or self.context.clock.now - self.taken_at < limit
+
+    @cython.cfunc
     def expired(self):
-        size: cython.Py_ssize_t
         if self.stage == IDLE and not self.blocked:  # CON-18: silently
             self.close()
         elif self.stage == HEAD:
@@ -623,14 +676,11 @@ class ClientConnection(Exchange):
             self.to_head_request = False
             self.is_html = False
             self.refuse(HEAD_TIMEOUT, 0)
+        elif (self.blocked or self.stage == LINGERING or self.stage == CLOSING) and self.is_taking():
+            self.choose_deadline()
         elif self.stage == LINGERING:
             self.finish_lingering()
         elif self.blocked and self.stage != CLOSING:
-            size = self.transport.get_write_buffer_size()
-            if size < self.waiting_size:  # it takes something, if slowly
-                self.waiting_size = size
-                self.choose_deadline()
-                return
             self._count_reply(CLIENT_STALLED)
             if self.described is not None and (self.stage == BODY or self.stage == WAITING):
                 self.log(499, CLIENT_STALLED, "cD")
@@ -640,8 +690,11 @@ class ClientConnection(Exchange):
         elif self.stage == BODY and self.status == 0:
             self.refuse(BODY_TIMEOUT, 0)
         else:
-            if self.stage == BODY:
-                self.client_left()
+            if self.stage == BODY:  # too late to say so
+                self._count_reply(BODY_TIMEOUT)
+                if self.described is not None:
+                    self.log(self.status, BODY_TIMEOUT, "cD")
+                self.leave_replica()
             self.stage = CLOSING
             self.reset()
 

@@ -1,8 +1,8 @@
 """Connecting to a replica, for an exchange that found no idle connection.
 
 If a replica cannot be reached nothing was sent, so whatever the request is, the next replica gets it (RTY-1): up to the
-instance's number of attempts and time in all. An exchange may be over before its connection stands (its client left); the
-connection is then kept for the next one.
+instance's number of attempts and time in all. An exchange may be over before its connection stands (its client left);
+the connection is then kept for the next one.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ async def dial(exchange: Exchange, context: Context, instance: Instance) -> None
                 if exchange.awaits(task):
                     exchange.dialled(connection, seconds)
                 else:
-                    connection.park()
+                    connection.park(instance)
                 return
             reason = CONNECT_FAILED  # accepted and closed at once
         replica.counts[_FAILED] += 1

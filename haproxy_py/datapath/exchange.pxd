@@ -37,13 +37,14 @@ cdef class Exchange(ReplicaUser):
     cdef bint closing  # the connection ends with this exchange
     cdef bytes request_id
     cdef bytes key  # Sec-WebSocket-Key of an upgrade
-    cdef double started  # monotonic seconds
+    cdef double started  # monotonic seconds; before the first exchange, when the connection was accepted
     # per exchange: the way to a replica
     cdef Replica replica  # one of whose active exchanges this is; None: none
     cdef ReplicaConnection upstream  # None while connecting
     cdef list pending  # of the request, to be sent when connected
     cdef Py_ssize_t pending_size
     cdef object dial  # the task that connects
+    cdef bint sticky  # by the affinity cookie
     cdef bint sets_cookie
     # per exchange: the answer
     cdef int status  # 0: no head of a final answer has been sent

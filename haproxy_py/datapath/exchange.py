@@ -1,19 +1,17 @@
 """An exchange: one request and its answer, from the moment its head was read until both are complete.
 
-This file is the way of the answer: from the replica, or from the proxy itself, to the client. The way of the request is in
-`client`, which builds on this.
+This file is the way of the answer: from the replica, or from the proxy itself, to the client. The way of the request is
+in `client`, which builds on this.
 
 - An answer goes on as it comes. Its kind of framing stays, but for two cases: one that ends with its connection is sent
   chunked to an HTTP/1.1 client (FRM-13), and a chunked one is sent decoded to an HTTP/1.0 client (FRM-20).
 - While the client takes less than comes, reading from the replica pauses.
-- If an exchange fails before the head of its answer was sent, the proxy answers itself; after that, the client's connection
-  is reset, so that no cut answer looks complete (FRM-11).
+- If an exchange fails before the head of its answer was sent, the proxy answers itself; after that, the client's
+  connection is reset, so that no cut answer looks complete (FRM-11).
 """
 
 import base64
 import hashlib
-import socket
-import struct
 
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -35,7 +33,7 @@ from cython.cimports.haproxy_py.datapath.limits import SMALL_BODY
 from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.reason import BAD_UPGRADE, CLIENT_GONE, NONE, RESPONSE_TIMEOUT
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection, ReplicaUser
-from cython.cimports.haproxy_py.datapath.tunnel import Tunnel
+from cython.cimports.haproxy_py.datapath.tunnel import Tunnel, cut_off
 from cython.cimports.haproxy_py.datapath.writer import Writer
 
 from haproxy_py import counters as layout
@@ -43,7 +41,6 @@ from haproxy_py import counters as layout
 _ACTIVE = cython.declare(cython.int, layout.REPLICA_ACTIVE_REQUESTS)
 _DURATION = cython.declare(cython.int, layout.REPLICA_DURATION)
 _REPLIES = cython.declare(cython.int, layout.INSTANCE_PROXY_REPLIES)
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER that turns a close into a reset
 _TERMS = {
     "head_timeout": "cR", "body_timeout": "cD", "bad_chunk": "PD", "body_too_large": "PD", "connect_failed": "UC",
     "connect_timeout": "uC", "upstream_closed": "UH", "response_timeout": "uH", "bad_response": "PH",
@@ -65,8 +62,10 @@ class Exchange(ReplicaUser):
         """Forget the exchange before."""
         self.started = monotonic()
         self.instance = None
+        self.request_id = None
         self.status = 0
         self.rechunks = False
+        self.sticky = False
         self.sets_cookie = False
         self.upgrading = False
         self.connected = 0
@@ -197,6 +196,7 @@ class Exchange(ReplicaUser):
             connection.detach()
             self.upstream = None
             self.refuse(BAD_UPGRADE, 0)
+            self.go_on()
             return
         write_switch(context, head, replica)
         self.write(context.writer.take())
@@ -213,6 +213,10 @@ class Exchange(ReplicaUser):
         tunnel: Tunnel = Tunnel(
             context, self.entrance, self.instance, replica, self.transport, connection.transport, line
         )
+        if self.blocked:  # the transport has said so to its former protocol, and will not say it again
+            tunnel.client.pause_writing()
+        if connection.blocked:
+            tunnel.far.pause_writing()
         self.tunnel_begins(tunnel)
 
     @cython.cfunc
@@ -239,6 +243,7 @@ class Exchange(ReplicaUser):
         if self.described is not None:
             self.log(self.status, reason, "uD" if reason == RESPONSE_TIMEOUT else "UD")
         self.release_replica()
+        self.stage = CLOSING
         self.reset()
 
     # --- the proxy's own answers ---
@@ -310,18 +315,17 @@ class Exchange(ReplicaUser):
     @cython.cfunc
     def client_left(self) -> cython.void:
         """The client went away in the middle of an exchange: 499, and never a failure of the replica (CON-12)."""
+        if self.stage == HEAD:
+            self.start_exchange()
         self._count_reply(CLIENT_GONE)
-        if self.described is not None:
-            self.log(499, CLIENT_GONE, "CD" if self.status or self.stage == BODY else "CH")
+        if self.context.log is not None:
+            self.log(499, CLIENT_GONE, "CR" if self.stage == HEAD else "CD" if self.status or self.stage == BODY else "CH")
         self.leave_replica()
 
     @cython.cfunc
     def reset(self) -> cython.void:
         """End the client's connection so that nobody takes what it got for complete."""
-        channel: object = self.transport.get_extra_info("socket")
-        if channel is not None and not self.transport.is_closing():
-            channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.transport.abort()
+        cut_off(self.transport)
 
     # --- the access log ---
 

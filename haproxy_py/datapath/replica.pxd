@@ -33,6 +33,7 @@ cdef class ReplicaConnection(Pooled):
     cdef Body body
     cdef Phase phase
     cdef bint reused
+    cdef Py_ssize_t waiting_size  # of the write buffer when it was last looked at
     cdef bint blocked  # the replica takes the request slower than it comes
     cdef bint reading_paused  # the client takes the answer slower than it comes
     # per exchange
@@ -57,5 +58,6 @@ cdef class ReplicaConnection(Pooled):
     cdef fail(self, int reason)
     cdef detach(self)
     cdef hand_over(self)
-    cdef void park(self)
+    cdef void park(self, Instance instance)
+    cdef bint is_taking(self) noexcept
     cdef void read_keep_alive(self, Head head) noexcept

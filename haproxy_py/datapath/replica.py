@@ -29,7 +29,6 @@ _STALE = cython.declare(cython.int, layout.REPLICA_CONNECTIONS_STALE)
 _OPENED = cython.declare(cython.int, layout.REPLICA_CONNECTIONS_OPENED)
 _RECEIVED = cython.declare(cython.int, layout.REPLICA_RECEIVED_BYTES)
 _SENT = cython.declare(cython.int, layout.REPLICA_SENT_BYTES)
-_PARKED = cython.declare(cython.double, 4.0)  # KAL-3: seconds
 _KEEP_AT_MOST = cython.declare(cython.int, 60)  # KAL-2: seconds
 
 
@@ -128,6 +127,12 @@ class ReplicaConnection(Pooled):
         if self.phase == ANSWERING and self.body.kind == UNTIL_CLOSE:
             self.body.complete = True
             self.finish(False)
+        elif self.phase == UNUSED:  # at once: connection_lost comes only after whatever else is ready (RTY-2)
+            self.replica.counts[_STALE] += 1
+            self.replica.remove_idle(self)
+            self.discard()
+        elif self.phase == FRESH:
+            self.discard()
         return False  # the transport closes, and connection_lost says the rest
 
     def connection_lost(self, problem: object) -> None:
@@ -142,6 +147,7 @@ class ReplicaConnection(Pooled):
 
     def pause_writing(self) -> None:
         self.blocked = True
+        self.waiting_size = self.transport.get_write_buffer_size()
         if self.user is not None:
             self.user.replica_blocks(True)
             self.choose_deadline()
@@ -216,7 +222,7 @@ class ReplicaConnection(Pooled):
             self.transport.resume_reading()
 
     @cython.cfunc
-    def park(self) -> cython.void:
+    def park(self, instance: Instance) -> cython.void:
         """Nobody waits for this fresh connection any more: keep it for the next exchange."""
         if self.phase != FRESH:
             return
@@ -224,8 +230,8 @@ class ReplicaConnection(Pooled):
             self.discard()
             return
         self.phase = UNUSED
-        self.replica.put_idle(self, 1 << 20, self.context.clock.now)
-        self.context.clock.queue(_PARKED).start(self)
+        self.replica.put_idle(self, instance.max_idle, self.context.clock.now)
+        instance.upstream_idle.start(self)
 
     # --- its own business ---
 
@@ -250,8 +256,19 @@ class ReplicaConnection(Pooled):
         if self.phase == UNUSED:  # KAL-2, KAL-3
             self.replica.remove_idle(self)
             self.discard()
+        elif self.blocked and self.is_taking():
+            self.choose_deadline()
         else:
             self.fail(RESPONSE_TIMEOUT)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def is_taking(self) -> cython.bint:
+        """Whether the replica has taken something of the request since this was asked last."""
+        size: cython.Py_ssize_t = self.transport.get_write_buffer_size()
+        before: cython.Py_ssize_t = self.waiting_size
+        self.waiting_size = size
+        return size != before
 
     @cython.cfunc
     def discard(self):
@@ -269,7 +286,6 @@ class ReplicaConnection(Pooled):
         while True:
             if PyBytes_GET_SIZE(data) == 0:
                 self.held = None
-                self.choose_deadline()
                 return
             used = head.parse_response(
                 PyBytes_AS_STRING(data),
@@ -299,6 +315,7 @@ class ReplicaConnection(Pooled):
             user.answer_interim(self, head)
             if self.phase != AWAITING:
                 return
+            self.choose_deadline()
             data = data[used:]
         self.held = None
         if frame_response(head, self.body, self.to_head_request) < 0:

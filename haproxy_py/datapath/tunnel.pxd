@@ -27,3 +27,5 @@ cdef class TunnelEnd:
     cdef bint finished  # its side has sent FIN
     cdef bint lost
     cdef readonly bint is_replica
+
+cdef cut_off(object transport)

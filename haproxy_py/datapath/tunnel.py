@@ -6,6 +6,8 @@
 - Nothing but its two sides, that timeout and the end of a drain ends a tunnel: no change of the table does (DRN-14).
 """
 
+import socket
+import struct
 from typing import Optional
 
 import cython
@@ -22,6 +24,16 @@ _TOTAL = cython.declare(cython.int, layout.REPLICA_TUNNELS_TOTAL)
 _RECEIVED = cython.declare(cython.int, layout.REPLICA_RECEIVED_BYTES)
 _SENT = cython.declare(cython.int, layout.REPLICA_SENT_BYTES)
 _CLIENT_CONNECTIONS = cython.declare(cython.int, layout.WORKER_CLIENT_CONNECTIONS)
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER that turns a close into a reset
+
+
+@cython.cfunc
+def cut_off(transport: object):
+    """End a connection with a reset."""
+    channel: object = transport.get_extra_info("socket")
+    if channel is not None and not transport.is_closing():
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()
 
 
 @cython.final
@@ -80,7 +92,9 @@ class Tunnel(Timed):
         for end in (self.client, self.far):
             if end is which or end.lost:
                 continue
-            if problem is not None or end.transport.is_closing():
+            if problem is not None:
+                cut_off(end.transport)
+            elif end.transport.is_closing():
                 end.transport.abort()
             else:
                 end.transport.close()

@@ -1,0 +1,214 @@
+"""A worker inside the test's own process, told what control would tell it: a test of a millisecond instead of a second.
+
+What needs a process of its own (memory, signals, `kill -9`) uses `tests.proxy_process`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import mmap
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from haproxy_py import channel, config_file, counters
+from haproxy_py.config import Config
+from haproxy_py.control.segments import Segment
+from haproxy_py.control.tables import TableBuilder
+from haproxy_py.datapath.access_log import AccessLog
+from haproxy_py.worker import Worker
+from tests.proxy_process import describe_instance
+from tests.wire.scripted import WITHIN, Wire, eventually, open_wire
+
+
+class InnerWorker:
+    """An async context manager; accepts on `port` inside. Leaving it asserts that nothing is left over.
+
+    `log_file`: where the access log goes; without it there is none.
+    """
+
+    def __init__(
+        self,
+        replicas: Sequence[str] = (),
+        *,
+        instances: Sequence[Mapping[str, Any]] | None = None,
+        connections: int = 100_000,
+        log_file: Path | None = None,
+        **settings: Any,
+    ) -> None:
+        self._instances = instances if instances is not None else [describe_instance(replicas, **settings)]
+        self._segment = Segment(1)
+        self._builder = TableBuilder([self._segment], time.monotonic)
+        self._connections = connections
+        self._log_file = log_file
+        self._log_fd = -1
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        self._listener.setblocking(False)
+        self._ours, theirs = socket.socketpair()
+        self._ours.setblocking(False)
+        memory = mmap.mmap(self._segment.fd, counters.SEGMENT_BYTES)
+        self._worker = Worker(asyncio.get_running_loop(), theirs, memory)
+        self._task: asyncio.Task[None] | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._messages: list[Any] = []
+        self._mistakes: list[Any] = []
+
+    @property
+    def port(self) -> int:
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    @property
+    def context(self) -> Any:
+        return self._worker.context
+
+    @property
+    def notices(self) -> list[channel.Notice]:
+        return [message for message in self._messages if isinstance(message, channel.Notice)]
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, details: self._mistakes.append(details))
+        self._task = loop.create_task(self._worker.run())
+        self._listening = loop.create_task(self._listen())
+        host, port = self._listener.getsockname()
+        await self._say(
+            channel.Start(
+                worker=1,
+                listeners=(channel.Listener(os.dup(self._listener.fileno()), "http", host, port, self._connections),),
+                table=self._builder.build(self._parse(self._instances)),
+                via="haproxy_py-test",
+                access_log=False,
+            )
+        )
+        await eventually(lambda: any(isinstance(message, channel.Ready) for message in self._messages))
+        if self._log_file is not None:
+            self._log_fd = os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            self.set_log(AccessLog(self._log_fd))
+        return self
+
+    def set_log(self, log: AccessLog) -> None:
+        """Write the access log of every connection that comes from now on there."""
+        self.context.log = log
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        assert self._listening is not None
+        try:
+            if error is None:
+                await self.settle()
+        finally:
+            if not self._task.done():
+                await self._say(channel.Stop())
+            await asyncio.wait({self._task}, timeout=WITHIN)
+            self._listening.cancel()
+            await asyncio.wait({self._listening})
+            self._ours.close()
+            self._listener.close()
+            if self._log_fd >= 0:
+                os.close(self._log_fd)
+        if error is None:
+            self._task.result()
+            assert not self._mistakes, self._mistakes
+            assert not [notice for notice in self.notices if notice.level == "error"]
+
+    async def settle(self) -> None:
+        """Wait until no exchange, no tunnel and no attempt to connect is left: every test ends like that."""
+        context = self.context
+        if context is None:
+            return
+        busy = (counters.REPLICA_ACTIVE_REQUESTS, counters.REPLICA_ACTIVE_TUNNELS)
+        slots = [slot for slot in range(16) for gauge in busy if self._cell(counters.replica_at(slot) + gauge)]
+        try:
+            await eventually(
+                lambda: (
+                    not context.dials
+                    and not any(self._cell(counters.replica_at(slot) + gauge) for slot in range(16) for gauge in busy)
+                )
+            )
+        except AssertionError:
+            raise AssertionError(f"exchanges or tunnels are left over: {slots}, dials {context.dials}") from None
+
+    async def publish(self, *instances: Mapping[str, Any]) -> None:
+        """A new table; returns when it is in force."""
+        table = self._builder.build(self._parse(instances))
+        await self._say(channel.Publish(table))
+        await eventually(
+            lambda: any(
+                isinstance(message, channel.Applied) and message.version == table.version for message in self._messages
+            )
+        )
+
+    async def drain(self, delay: float, deadline: float) -> None:
+        await self._say(channel.Drain(delay, deadline))
+        await eventually(lambda: self.context.draining)
+
+    async def wait_ended(self) -> None:
+        """Until the worker has finished by itself."""
+        assert self._task is not None
+        await asyncio.wait_for(asyncio.shield(self._task), WITHIN)
+
+    async def open(self, *, receive_buffer: int = 0) -> Wire:
+        return await open_wire(self.port, receive_buffer=receive_buffer)
+
+    # --- counters ---
+
+    def count_replies(self, reason: str, slot: int = 1) -> int:
+        """Exchanges that the proxy ended itself for that reason, in the (first) instance."""
+        return self._cell(counters.instance_at(slot) + counters.INSTANCE_PROXY_REPLIES + counters.REASONS.index(reason))
+
+    def list_replies(self) -> dict[str, int]:
+        """Every reason that was counted, in any instance."""
+        found = {reason: sum(self.count_replies(reason, slot) for slot in range(4)) for reason in counters.REASONS}
+        return {reason: count for reason, count in found.items() if count}
+
+    def count_replica(self, cell: int, slot: int = 0) -> int:
+        return self._cell(counters.replica_at(slot) + cell)
+
+    def count_answers(self, status: int, slot: int = 0) -> int:
+        start = counters.replica_at(slot) + counters.REPLICA_REQUESTS
+        start += (status - counters.FIRST_CODE) * len(counters.METHODS)
+        return sum(self._cell(start + method) for method in range(len(counters.METHODS)))
+
+    def count_worker(self, cell: int) -> int:
+        return self._cell(cell)
+
+    def _cell(self, at: int) -> int:
+        return self._segment.cells[at]
+
+    def _parse(self, instances: Sequence[Mapping[str, Any]]) -> Config:
+        config = {"listen": [{"address": "127.0.0.1:1"}], "instances": list(instances)}
+        return config_file.parse(json.dumps(config), "test")
+
+    async def _say(self, message: channel.Message) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._ours, channel.encode(message))
+
+    async def _listen(self) -> None:
+        decoder = channel.Decoder()
+        while data := await asyncio.get_running_loop().sock_recv(self._ours, 65536):
+            self._messages += decoder.feed(data)
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The access log, each line as the object it must be."""
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def count_open_files(pid: int | str = "self") -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def read_memory(pid: int) -> int:
+    """Resident memory of a process in octets."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", text)
+    assert found is not None
+    return int(found[1]) * 1024
