@@ -42,6 +42,8 @@ from cython.cimports.haproxy_py.datapath.reason import (
     BAD_FRAMING,
     BAD_RESPONSE,
     BODY_TOO_LARGE,
+    HEAD_TOO_LARGE,
+    TOO_MANY_FIELDS,
     UNSUPPORTED_CODING,
 )
 
@@ -230,13 +232,14 @@ class Body:
             elif state == TRAILERS:
                 return self.take_trailers(data, at)
             else:
-                self.extensions += 1
-                if self.extensions > MAX_CHUNK_EXTENSIONS:  # FRM-17
-                    return -(BAD_CHUNK + 2)
                 state = _next_in_extension(state, octet)
                 if state < 0:
                     return -(BAD_CHUNK + 2)
-                if state == SIZE_LF and not self.decoding:
+                if state != SIZE_LF:
+                    self.extensions += 1
+                    if self.extensions > MAX_CHUNK_EXTENSIONS:  # FRM-17
+                        return -(BAD_CHUNK + 2)
+                elif not self.decoding:
                     kept = at  # the CR is passed on
             at += 1
         self.state = state
@@ -258,6 +261,8 @@ class Body:
         end = _TRAILER_HEAD.parse_trailers(
             PyBytes_AS_STRING(self.trailers), PyBytes_GET_SIZE(self.trailers), self.max_trailers, _MAX_TRAILERS
         )
+        if end == -(HEAD_TOO_LARGE + 1) or end == -(TOO_MANY_FIELDS + 1):
+            return -(BAD_FIELD + 2)  # the head was in order: 400, not 431 (section 14)
         if end < 0:
             return end - 1
         if end == 0:
@@ -267,6 +272,10 @@ class Body:
             kind = line.kind
             if kind != OTHER and kind != DATE and kind != ACCEPT and kind != USER_AGENT:
                 return -(BAD_FIELD + 2)  # FRM-19
+            if equals(line.name, line.name_size, b"www-authenticate", 16) or (
+                equals(line.name, line.name_size, b"proxy-authenticate", 18)
+            ):
+                return -(BAD_FIELD + 2)
             if not self.decoding:
                 self.spans.append(line.name[: line.name_size])
                 self.spans.append(b": ")
@@ -340,6 +349,17 @@ def parse_length(head: Head) -> cython.longlong:
 
 @cython.cfunc
 @cython.exceptval(check=False)
+def _is_chunked_with_parameter(element: cython.pointer(Element)) -> cython.bint:
+    size: cython.Py_ssize_t = 7
+    if element.size <= 7 or not equals(element.at, 7, b"chunked", 7):
+        return False
+    while size < element.size and (element.at[size] == 32 or element.at[size] == 9):
+        size += 1
+    return size < element.size and element.at[size] == 59
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
 def _judge_coding(head: Head) -> cython.int:
     """0 if Transfer-Encoding is `chunked` and nothing else, else -(reason + 1) as for a request."""
     index: cython.int
@@ -363,6 +383,8 @@ def _judge_coding(head: Head) -> cython.int:
             last_is_chunked = equals(element.at, element.size, b"chunked", 7)  # FRM-6
             if last_is_chunked:
                 chunked += 1
+            elif _is_chunked_with_parameter(cython.address(element)):
+                return -(BAD_FRAMING + 1)  # FRM-5
             else:
                 others += 1
     if not last_is_chunked or chunked != 1:

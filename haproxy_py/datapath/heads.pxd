@@ -84,6 +84,7 @@ cdef class Head:
                                 int type) noexcept
     cdef int parse_request_line(self, const char* line, Py_ssize_t size) noexcept
     cdef int read_connection_options(self) noexcept
+    cdef bint has_many_empty(self, int kind) noexcept
     cdef bint has_token(self, int kind, const char* token, int size) noexcept
 
 cdef struct Element:

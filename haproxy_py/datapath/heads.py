@@ -465,6 +465,26 @@ class Head:
 
     @cython.cfunc
     @cython.exceptval(check=False)
+    def has_many_empty(self, kind: cython.int) -> cython.bint:
+        """Whether the list that all lines of a kind make together has more empty elements than are tolerated (FLD-14)."""
+        index: cython.int
+        empty: cython.int = 0
+        element: Element
+        line: cython.pointer(FieldLine)
+        if self.seen[kind] == 0:
+            return False
+        for index in range(self.first[kind], self.count):
+            line = cython.address(self.lines[index])
+            if line.kind != kind:
+                continue
+            element.rest = line.value
+            while next_element(cython.address(element), line.value + line.value_size):
+                if element.size == 0:
+                    empty += 1
+        return empty > MAX_EMPTY_ELEMENTS
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
     def has_token(self, kind: cython.int, token: cython.p_const_char, size: cython.int) -> cython.bint:
         """Whether the list that all lines of a kind make together has this element, in any case of letters."""
         index: cython.int
