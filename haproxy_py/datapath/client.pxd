@@ -27,6 +27,7 @@ cdef class ClientConnection(Exchange):
     cdef int judge(self, Head head, Passage* passage, Py_ssize_t head_size) except? -1000
     cdef Replica find_wanted(self, Head head, Passage* passage, bint* sticky)
     cdef int choose_replica(self, Head head, Passage* passage) except? -1000
+    cdef bytes find_authority(self)
     cdef bytes find_request_id(self, Head head, object trusted)
     cdef void describe(self, Head head, Passage* passage)
     cdef void send_request(self, Head head)

@@ -30,6 +30,7 @@ from cython.cimports.haproxy_py.datapath.framing import Body, frame_request
 from cython.cimports.haproxy_py.datapath.heads import (
     ACCEPT,
     COOKIE,
+    HOST,
     OPTION_CLOSE,
     SEC_WEBSOCKET_KEY,
     USER_AGENT,
@@ -216,6 +217,7 @@ class ClientConnection(Exchange):
         passage: Passage
         reason: cython.int
         end: cython.Py_ssize_t
+        authority: bytes = None
         size: cython.Py_ssize_t = PyBytes_GET_SIZE(data)
         used: cython.Py_ssize_t = head.parse_request(
             PyBytes_AS_STRING(data), size, routes.max_line, routes.max_head, routes.max_lines
@@ -248,23 +250,24 @@ class ClientConnection(Exchange):
         if reason == 0:
             reason = frame_request(head, body)
         if reason == 0:
-            reason = read_passage(head, body, context, self.entrance, cython.address(passage))
+            if head.version == 0 and head.seen[HOST] == 0:
+                authority = self.find_authority()
+            reason = read_passage(head, body, context, authority, cython.address(passage))
         if reason == 0:
             reason = self.find_instance(cython.address(passage))
         if context.log is not None:
             self.describe(head, cython.address(passage) if reason == 0 else cython.NULL)
         if reason < 0:
-            # A CONNECT is refused with 501 (REQ-19), a TRACE with 405 (REQ-20), for the same reason.
-            self.refuse(
-                -reason - 1, 501 if -reason - 1 == METHOD_NOT_SUPPORTED and head.method_size == 7 else 0
-            )
+            if -reason - 1 == METHOD_NOT_SUPPORTED and head.method_size == 7:
+                # A CONNECT is refused with 501 for good (REQ-19), a TRACE with 405 (REQ-20), for the same reason.
+                self.closing = True
+                self.refuse(METHOD_NOT_SUPPORTED, 501)
+            else:
+                self.refuse(-reason - 1, 0)
             return self._rest(data, used)
         body.limit = self.instance.max_body
         end = used if body.complete else body.take(data, used)
-        if end < 0:
-            self.refuse(-end - 2, 0)
-            return None
-        self.received = end
+        self.received = end if end >= 0 else size
         if body.complete:
             self.stage = WAITING
         reason = self.judge(head, cython.address(passage), used)
@@ -272,7 +275,10 @@ class ClientConnection(Exchange):
             reason = self.choose_replica(head, cython.address(passage))
         if reason < 0:
             self.refuse(-reason - 1, 0)
-            return data[end:] if end < size else None
+            return data[end:] if 0 <= end < size else None
+        if end < 0:  # after the verdict on the head, as if the body had come later
+            self.refuse(-end - 2, 0)
+            return None
         trusted: object = self.instance.trusted
         if trusted is not None and self.peer.decode("ascii") not in trusted:
             trusted = None
@@ -400,6 +406,15 @@ class ClientConnection(Exchange):
             if _is_request_id(line.value, line.value_size):
                 return line.value[: line.value_size]
         return self.new_request_id()
+
+    @cython.cfunc
+    def find_authority(self) -> bytes:
+        """Address and port that the client connected to (REQ-15)."""
+        name: object = self.transport.get_extra_info("sockname")
+        if not name:
+            return self.entrance.authority
+        host: str = name[0].partition("%")[0]  # an IPv6 zone means nothing elsewhere
+        return (f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}").encode("ascii")
 
     @cython.cfunc
     def describe(self, head: Head, passage: cython.pointer(Passage)) -> cython.void:

@@ -11,7 +11,7 @@ is dropped or must be written anew.
 """
 
 import cython
-from cython.cimports.cpython.bytes import PyBytes_AS_STRING
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython.cimports.haproxy_py.datapath.context import Context, Entrance
 from cython.cimports.haproxy_py.datapath.heads import (
     CONNECTION,
@@ -38,7 +38,7 @@ from cython.cimports.haproxy_py.datapath.heads import (
     FieldLine,
     Head,
 )
-from cython.cimports.haproxy_py.datapath.passage import Passage
+from cython.cimports.haproxy_py.datapath.passage import Passage, measure_host
 from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.writer import Writer
 
@@ -191,11 +191,21 @@ def _values(head: Head, kind: cython.int) -> list:
 
 
 @cython.cfunc
+def _is_port(text: str) -> cython.bint:
+    return text.isdecimal() and len(text) <= 5 and 0 < int(text) <= 65535
+
+
+@cython.cfunc
+def _is_host(text: bytes) -> cython.bint:
+    return measure_host(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text)) > 0
+
+
+@cython.cfunc
 def _believe(
     head: Head, passage: cython.pointer(Passage), entrance: Entrance, peer: bytes, trusted: object
 ) -> bytes:
     """The forwarding fields where a trusted proxy speaks for the client (FWD-1 to FWD-4, FWD-12)."""
-    hops: list = [hop.strip() for value in _values(head, X_FORWARDED_FOR) for hop in value.split(",")]
+    hops: list = [hop.strip(" \t") for value in _values(head, X_FORWARDED_FOR) for hop in value.split(",")]
     hops = [hop for hop in hops if hop]
     own: str = peer.decode("ascii")
     client: str = own
@@ -215,9 +225,8 @@ def _believe(
         "X-Real-IP: " + client,
         "X-Forwarded-Proto: " + (proto[0] if proto in (["http"], ["https"]) else entrance.scheme),
         "X-Forwarded-Port: "
-        + (port[0] if len(port) == 1 and port[0].isdecimal() and len(port[0]) <= 5 else str(entrance.port)),
-        "X-Forwarded-Host: "
-        + (host[0] if len(host) == 1 and host[0] and not set(host[0]) & set(', \t"@/') else received_host),
+        + (port[0] if len(port) == 1 and _is_port(port[0]) else str(entrance.port)),
+        "X-Forwarded-Host: " + (host[0] if len(host) == 1 and _is_host(host[0].encode("latin-1")) else received_host),
         "",
     ]
     return "\r\n".join(lines).encode("latin-1")
@@ -278,7 +287,7 @@ def write_response(
             writer.put(b"Upgrade: ", 9)
             writer.put(head.lines[head.first[UPGRADE]].value, head.lines[head.first[UPGRADE]].value_size)
             writer.put(b"\r\n", 2)
-        if head.seen[DATE] == 0:  # FLD-16
+        if head.seen[DATE] == 0 or head.lines[head.first[DATE]].dropped:  # FLD-16
             writer.put_bytes(context.date_line)
         writer.put_bytes(replica.stamp)
         if cookie_line is not None:

@@ -1,4 +1,4 @@
-from haproxy_py.datapath.context cimport Context, Entrance
+from haproxy_py.datapath.context cimport Context
 from haproxy_py.datapath.framing cimport Body
 from haproxy_py.datapath.heads cimport Head
 
@@ -18,4 +18,5 @@ cdef struct Passage:
     bint chunked
     long long max_forwards  # to write anew, or -1
 
-cdef int read_passage(Head head, Body body, Context context, Entrance entrance, Passage* passage) except? -1000
+cdef int read_passage(Head head, Body body, Context context, bytes authority, Passage* passage) except? -1000
+cdef Py_ssize_t measure_host(const char* host, Py_ssize_t size) noexcept nogil

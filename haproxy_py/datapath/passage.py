@@ -9,23 +9,28 @@
 
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cython.cimports.haproxy_py.datapath.context import Context, Entrance
+from cython.cimports.haproxy_py.datapath.context import Context
 from cython.cimports.haproxy_py.datapath.framing import BY_LENGTH, CHUNKED, NO_BODY, Body
 from cython.cimports.haproxy_py.datapath.heads import (
     CONTENT_LENGTH,
+    EXPECT,
     HOST,
     MAX_FORWARDS,
     OPTION_UPGRADE,
     SEC_WEBSOCKET_KEY,
+    TE,
     UPGRADE,
     VIA,
+    Element,
     FieldLine,
     Head,
+    next_element,
 )
 from cython.cimports.haproxy_py.datapath.limits import MAX_HOST
 from cython.cimports.haproxy_py.datapath.reason import (
     BAD_FIELD,
     BAD_HOST,
+    BAD_REQUEST,
     BAD_TARGET,
     BAD_WEBSOCKET,
     LOOP_DETECTED,
@@ -36,6 +41,7 @@ from cython.cimports.libc.string import memchr, memcmp
 from cython.cimports.posix.strings import strncasecmp
 
 _OPTIONS = cython.declare(cython.int, 6)  # index in counters.METHODS
+_MOST_FORWARDS = cython.declare(cython.longlong, 100_000_000)  # FLD-19: a number as large as this gets no more digits
 
 # Octets of a reg-name (RFC 3986 section 3.2.2) without the comma, which would look like a list (REQ-14).
 _IN_HOST = cython.declare(cython.uchar[256])
@@ -59,7 +65,7 @@ _fill_classes()
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def _measure_host(host: cython.p_const_char, size: cython.Py_ssize_t) -> cython.Py_ssize_t:
+def measure_host(host: cython.p_const_char, size: cython.Py_ssize_t) -> cython.Py_ssize_t:
     """The size of the name in a valid `uri-host [":" port]`, or -1 (REQ-14)."""
     at: cython.Py_ssize_t = 0
     name_size: cython.Py_ssize_t
@@ -104,16 +110,17 @@ def _read_target(head: Head, passage: cython.pointer(Passage)) -> cython.int:
     stop: cython.p_const_char = target + head.target_size
     at: cython.p_const_char
     question: cython.p_const_char
+    name_size: cython.Py_ssize_t
     index: cython.int
     connecting: cython.bint = head.method_size == 7 and memcmp(head.method, b"CONNECT", 7) == 0
     for index in range(head.target_size):
         if not _IN_TARGET[cython.cast(cython.uchar, target[index])]:
-            return -(BAD_TARGET + 1)
+            return -(BAD_REQUEST + 1) if target[index] == 13 else -(BAD_TARGET + 1)  # REQ-3, REQ-22
     passage.path = target
     passage.path_size = head.target_size
     if connecting:  # REQ-19
-        at = cython.cast(cython.p_const_char, memchr(target, 58, head.target_size))
-        if _measure_host(target, head.target_size) < 0 or at == cython.NULL or stop[-1] == 58:
+        name_size = measure_host(target, head.target_size)
+        if name_size < 0 or name_size + 1 >= head.target_size:  # no port, or an empty one
             return -(BAD_TARGET + 1)
         return -(METHOD_NOT_SUPPORTED + 1)
     if head.method_size == 5 and memcmp(head.method, b"TRACE", 5) == 0:  # REQ-20
@@ -152,7 +159,7 @@ def _read_target(head: Head, passage: cython.pointer(Passage)) -> cython.int:
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def _read_host(head: Head, entrance: Entrance, passage: cython.pointer(Passage)) -> cython.int:
+def _read_host(head: Head, authority: bytes, passage: cython.pointer(Passage)) -> cython.int:
     """The host to route by and to forward. 0, or -(reason + 1)."""
     line: cython.pointer(FieldLine)
     if head.seen[HOST] > 1 or (head.seen[HOST] == 0 and head.version > 0):
@@ -162,14 +169,14 @@ def _read_host(head: Head, entrance: Entrance, passage: cython.pointer(Passage))
         if not passage.host_replaced:
             passage.host = line.value
             passage.host_size = line.value_size
-        elif _measure_host(line.value, line.value_size) < 0:
+        elif measure_host(line.value, line.value_size) < 0:
             return -(BAD_HOST + 1)  # an invalid Host is an error even where it does not count
     elif not passage.host_replaced:  # REQ-15
-        passage.host = PyBytes_AS_STRING(entrance.authority)
-        passage.host_size = PyBytes_GET_SIZE(entrance.authority)
+        passage.host = PyBytes_AS_STRING(authority)
+        passage.host_size = PyBytes_GET_SIZE(authority)
         passage.host_replaced = True
         passage.rewritten = True
-    passage.name_size = _measure_host(passage.host, passage.host_size)
+    passage.name_size = measure_host(passage.host, passage.host_size)
     if passage.name_size < 0:
         return -(BAD_TARGET + 1) if passage.host_replaced else -(BAD_HOST + 1)
     return 0
@@ -193,11 +200,39 @@ def _is_websocket_key(key: cython.p_const_char, size: cython.int) -> cython.bint
 
 
 @cython.cfunc
+@cython.exceptval(-1, check=True)
+def _has_passed(line: cython.pointer(FieldLine), via: bytes) -> cython.bint:
+    """Whether a Via line names this proxy as one that the request has come through."""
+    element: Element
+    at: cython.p_const_char
+    end: cython.p_const_char
+    name: cython.p_const_char
+    element.rest = line.value
+    while next_element(cython.address(element), line.value + line.value_size):
+        # received-protocol RWS received-by [ RWS comment ]
+        end = element.at + element.size
+        at = element.at
+        while at < end and at[0] != 32 and at[0] != 9:
+            at += 1
+        while at < end and (at[0] == 32 or at[0] == 9):
+            at += 1
+        name = at
+        while at < end and at[0] != 32 and at[0] != 9:
+            at += 1
+        if at - name == PyBytes_GET_SIZE(via) and memcmp(name, PyBytes_AS_STRING(via), at - name) == 0:
+            return True
+    return False
+
+
+@cython.cfunc
 @cython.exceptval(-1000, check=True)
 def read_passage(
-    head: Head, body: Body, context: Context, entrance: Entrance, passage: cython.pointer(Passage)
+    head: Head, body: Body, context: Context, authority: bytes, passage: cython.pointer(Passage)
 ) -> cython.int:
-    """Fill in the passage of a request whose body has been framed. 0, or -(reason + 1)."""
+    """Fill in the passage of a request whose body has been framed. 0, or -(reason + 1).
+
+    `authority` stands in for a Host that an HTTP/1.0 request lacks; the passage points into it.
+    """
     line: cython.pointer(FieldLine)
     index: cython.int
     error: cython.int
@@ -211,9 +246,11 @@ def read_passage(
     error = _read_target(head, passage)
     if error < 0:
         return error
-    error = _read_host(head, entrance, passage)
+    error = _read_host(head, authority, passage)
     if error < 0:
         return error
+    if head.has_many_empty(UPGRADE) or head.has_many_empty(EXPECT) or head.has_many_empty(TE) or head.has_many_empty(VIA):
+        return -(BAD_FIELD + 1)  # FLD-14
     if body.kind == BY_LENGTH:
         line = cython.address(head.lines[head.first[CONTENT_LENGTH]])
         if line.value[0] == 48 and line.value_size > 1:  # FRM-8: forwarded as the number it is
@@ -228,17 +265,19 @@ def read_passage(
     if head.seen[VIA]:  # FLD-18
         for index in range(head.count):
             line = cython.address(head.lines[index])
-            if line.kind == VIA and context.via in line.value[: line.value_size]:
+            if line.kind == VIA and _has_passed(line, context.via):
                 return -(LOOP_DETECTED + 1)
     if head.seen[MAX_FORWARDS] and head.method_label == _OPTIONS:  # FLD-19
         line = cython.address(head.lines[head.first[MAX_FORWARDS]])
-        if head.seen[MAX_FORWARDS] > 1 or not 1 <= line.value_size <= 9:
+        if head.seen[MAX_FORWARDS] > 1 or line.value_size < 1:
             return -(BAD_FIELD + 1)
         passage.max_forwards = 0
         for index in range(line.value_size):
             if line.value[index] < 48 or line.value[index] > 57:
                 return -(BAD_FIELD + 1)
-            passage.max_forwards = passage.max_forwards * 10 + (line.value[index] - 48)
+            # RFC 9110 section 7.6.2: no more hops than the most that we count.
+            if passage.max_forwards < _MOST_FORWARDS:
+                passage.max_forwards = passage.max_forwards * 10 + (line.value[index] - 48)
         if passage.max_forwards == 0:
             return -(OPTIONS_ANSWERED + 1)
         passage.max_forwards -= 1
