@@ -45,6 +45,7 @@ cdef class ReplicaConnection(Pooled):
     cdef bint heard  # any octet of an answer has arrived
     cdef bint persistent  # the answer lets the connection stay
     cdef int interim  # answers 1xx
+    cdef bint doubtful  # something about an answer says not to use the connection again
     cdef int keep_seconds  # from Keep-Alive: timeout; -1 without a hint
     cdef bytes held  # the beginning of a head
 

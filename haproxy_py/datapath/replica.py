@@ -174,6 +174,7 @@ class ReplicaConnection(Pooled):
         self.request_complete = False
         self.heard = False
         self.interim = 0
+        self.doubtful = False
         self.held = None
 
     @cython.cfunc
@@ -309,6 +310,8 @@ class ReplicaConnection(Pooled):
             if head.status >= 200:
                 break
             self.interim += 1
+            if head.seen[TRANSFER_ENCODING]:  # FRM-14: it frames nothing here, and says that something is wrong there
+                self.doubtful = True
             if self.interim > MAX_INTERIM or frame_response(head, self.body, True) < 0:  # EXP-1
                 self.fail(BAD_RESPONSE)
                 return
@@ -324,6 +327,7 @@ class ReplicaConnection(Pooled):
         # CON-4, FRM-14: what keeps the connection from being used again.
         self.persistent = (
             head.version == 1
+            and not self.doubtful
             and not head.options & OPTION_CLOSE
             and self.body.kind != UNTIL_CLOSE
             and not (head.seen[TRANSFER_ENCODING] and self.body.kind != CHUNKED and head.status == 204)
