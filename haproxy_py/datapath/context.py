@@ -7,6 +7,7 @@ from typing import Optional
 
 import cython
 from cython.cimports.haproxy_py.datapath.access_log import AccessLog
+from cython.cimports.haproxy_py.datapath.allocator import keep_freed_memory
 from cython.cimports.haproxy_py.datapath.count import Counters
 from cython.cimports.haproxy_py.datapath.deadlines import Clock
 from cython.cimports.haproxy_py.datapath.heads import Head
@@ -46,6 +47,7 @@ class Context:
     """One per worker."""
 
     def __init__(self, loop: object, clock: Clock, counters: Counters, via: str, log: Optional[AccessLog]):
+        keep_freed_memory()
         self.loop = loop
         self.clock = clock
         self.counters = counters
