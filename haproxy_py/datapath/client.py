@@ -37,6 +37,7 @@ from cython.cimports.haproxy_py.datapath.heads import (
     X_REQUEST_ID,
     FieldLine,
     Head,
+    equals,
 )
 from cython.cimports.haproxy_py.datapath.limits import LINGER_BYTES, MAX_REQUEST_ID, SMALL_BODY
 from cython.cimports.haproxy_py.datapath.passage import Passage, read_passage
@@ -79,14 +80,19 @@ _TOTAL_STEP = cython.declare(cython.double, 0.25)  # seconds
 
 
 @cython.cfunc
-@cython.nogil
 @cython.exceptval(check=False)
-def _takes_html(at: cython.p_const_char, size: cython.int) -> cython.bint:
-    """Whether an Accept value names text/html."""
+def _takes_html(head: Head) -> cython.bint:
+    """Whether an Accept line names text/html."""
+    at: cython.int
     index: cython.int
-    for index in range(size - 8):
-        if at[index] == 116 and memcmp(at + index, b"text/html", 9) == 0:
-            return True
+    line: cython.pointer(FieldLine)
+    for index in range(head.first[ACCEPT], head.count):
+        line = cython.address(head.lines[index])
+        if line.kind != ACCEPT:
+            continue
+        for at in range(line.value_size - 8):
+            if line.value[at] | 32 == 116 and equals(line.value + at, 9, b"text/html", 9):
+                return True
     return False
 
 
@@ -242,7 +248,7 @@ class ClientConnection(Exchange):
         self.method = head.method_label
         self.to_head_request = head.method_label == 1
         if head.seen[ACCEPT]:
-            self.is_html = _takes_html(head.lines[head.first[ACCEPT]].value, head.lines[head.first[ACCEPT]].value_size)
+            self.is_html = _takes_html(head)
         body.begin(0, 0)
         body.complete = False  # nothing is known of it yet: a refusal closes the connection
         reason = head.read_connection_options()

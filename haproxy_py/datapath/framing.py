@@ -136,7 +136,7 @@ class Body:
 
     @cython.cfunc
     @cython.exceptval(-1, check=True)
-    def take_chunks(self, data: bytes, start: cython.Py_ssize_t) -> cython.Py_ssize_t:  # noqa: PLR0912, PLR0915
+    def take_chunks(self, data: bytes, start: cython.Py_ssize_t) -> cython.Py_ssize_t:
         octets: cython.p_const_char = PyBytes_AS_STRING(data)
         size: cython.Py_ssize_t = PyBytes_GET_SIZE(data)
         at: cython.Py_ssize_t = start
@@ -290,7 +290,7 @@ class Body:
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def _next_in_extension(state: cython.int, octet: cython.uchar) -> cython.int:  # noqa: PLR0911, PLR0912
+def _next_in_extension(state: cython.int, octet: cython.uchar) -> cython.int:
     """chunk-ext of RFC 9112 section 7.1.1: the next state, -1 where the grammar is broken."""
     space: cython.bint = octet == 32 or octet == 9
     if state == EXTENSION_SPACE:

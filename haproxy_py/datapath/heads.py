@@ -22,7 +22,6 @@ from cython.cimports.haproxy_py.datapath.reason import (
     BAD_REQUEST,
     BAD_RESPONSE,
     HEAD_TOO_LARGE,
-    METHOD_NOT_SUPPORTED,
     METHOD_UNKNOWN,
     RESPONSE_HEAD_TOO_LARGE,
     TOO_MANY_FIELDS,
@@ -129,7 +128,7 @@ def next_element(element: cython.pointer(Element), stop: cython.p_const_char) ->
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def _recognise(name: cython.p_const_char, size: cython.Py_ssize_t) -> cython.uchar:  # noqa: PLR0911, PLR0912
+def _recognise(name: cython.p_const_char, size: cython.Py_ssize_t) -> cython.uchar:
     """The kind of a field, by length and first letter and only then by comparing."""
     first: cython.char = name[0] | 32
     if size == 2:
