@@ -205,7 +205,12 @@ class ClientConnection(Exchange):
                 return
             else:
                 return  # the connection is ending: nothing is read as a request any more
-        if self.half_closed and (self.stage == IDLE or self.stage == HEAD):
+        if not self.half_closed:
+            return
+        if self.stage == BODY:  # FRM-11: sent ahead, and it will never be complete
+            self.client_left()
+            self.close()
+        elif self.stage == IDLE or self.stage == HEAD:
             self.close()
 
     @cython.cfunc
@@ -430,7 +435,7 @@ class ClientConnection(Exchange):
         if head.seen[USER_AGENT]:
             agent = head.lines[head.first[USER_AGENT]].value[: head.lines[head.first[USER_AGENT]].value_size]
         if passage != cython.NULL:
-            target = passage.path[: passage.judged_size]
+            target = b"/" if passage.needs_slash else passage.path[: passage.judged_size]
             host: bytes = passage.host[: passage.host_size]
         else:
             target = head.target[: head.target_size].partition(b"?")[0]

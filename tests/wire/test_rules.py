@@ -321,6 +321,12 @@ def test_fin_behind_a_request_does_not_cost_the_answer_con_11(wire: Wire) -> Non
     assert [answer.status for answer in outcome.answers] == [200, 200]
 
 
+def test_fin_inside_a_body_that_was_sent_ahead_ends_the_connection_frm_11(wire: Wire) -> None:
+    outcome = wire.send(get() + post(b"he", b"Content-Length: 5"), probe=b"", finish=True)
+    assert [answer.status for answer in outcome.answers] == [200]
+    assert len(outcome.received) == 1
+
+
 def test_early_answer_goes_on_at_once_and_closes_con_13_exp_7(wire: Wire) -> None:
     wire.replica.scripts[b"/early"] = Script(b"HTTP/1.1 413 Too Much\r\nContent-Length: 2\r\n\r\nno", early=True)
     outcome = wire.send(
