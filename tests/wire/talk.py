@@ -219,9 +219,9 @@ class _Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         if self._cut == 0:
-            transport.write(self._data)
+            self.transport.write(self._data)
             return
-        transport.write(self._data[: self._cut])
+        self.transport.write(self._data[: self._cut])
         self._loop.call_later(PAUSE, self._send_rest)
 
     def _send_rest(self) -> None:
