@@ -201,9 +201,7 @@ def _is_host(text: bytes) -> cython.bint:
 
 
 @cython.cfunc
-def _believe(
-    head: Head, passage: cython.pointer(Passage), entrance: Entrance, peer: bytes, trusted: object
-) -> bytes:
+def _believe(head: Head, passage: cython.pointer(Passage), entrance: Entrance, peer: bytes, trusted: object) -> bytes:
     """The forwarding fields where a trusted proxy speaks for the client (FWD-1 to FWD-4, FWD-12)."""
     hops: list = [hop.strip(" \t") for value in _values(head, X_FORWARDED_FOR) for hop in value.split(",")]
     hops = [hop for hop in hops if hop]
@@ -224,8 +222,7 @@ def _believe(
         "X-Forwarded-For: " + ", ".join([*hops, own]),
         "X-Real-IP: " + client,
         "X-Forwarded-Proto: " + (proto[0] if proto in (["http"], ["https"]) else entrance.scheme),
-        "X-Forwarded-Port: "
-        + (port[0] if len(port) == 1 and _is_port(port[0]) else str(entrance.port)),
+        "X-Forwarded-Port: " + (port[0] if len(port) == 1 and _is_port(port[0]) else str(entrance.port)),
         "X-Forwarded-Host: " + (host[0] if len(host) == 1 and _is_host(host[0].encode("latin-1")) else received_host),
         "",
     ]

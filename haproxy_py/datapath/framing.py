@@ -76,8 +76,14 @@ _MAX_TRAILERS = cython.declare(cython.int, 100)
 def _is_tchar(octet: cython.uchar) -> cython.bint:
     if 48 <= octet <= 57 or 65 <= octet <= 90 or 97 <= octet <= 122:
         return True
-    return octet == 33 or 35 <= octet <= 39 or octet == 42 or octet == 43 or octet == 45 or octet == 46 or (
-        octet == 94 or octet == 95 or octet == 96 or octet == 124 or octet == 126
+    return (
+        octet == 33
+        or 35 <= octet <= 39
+        or octet == 42
+        or octet == 43
+        or octet == 45
+        or octet == 46
+        or (octet == 94 or octet == 95 or octet == 96 or octet == 124 or octet == 126)
     )
 
 

@@ -49,10 +49,7 @@ _fill_tchar()
 # What Node knows (REQ-8), in the order of how often they are met. CONNECT and TRACE are known but never forwarded.
 _METHODS = cython.declare(
     dict,
-    {
-        method: index
-        for index, method in enumerate((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"))
-    },
+    {method: index for index, method in enumerate((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"))},
 )
 _OTHER_METHODS = cython.declare(
     frozenset,

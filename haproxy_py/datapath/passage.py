@@ -249,13 +249,23 @@ def read_passage(
     error = _read_host(head, authority, passage)
     if error < 0:
         return error
-    if head.has_many_empty(UPGRADE) or head.has_many_empty(EXPECT) or head.has_many_empty(TE) or head.has_many_empty(VIA):
+    if (
+        head.has_many_empty(UPGRADE)
+        or head.has_many_empty(EXPECT)
+        or head.has_many_empty(TE)
+        or head.has_many_empty(VIA)
+    ):
         return -(BAD_FIELD + 1)  # FLD-14
     if body.kind == BY_LENGTH:
         line = cython.address(head.lines[head.first[CONTENT_LENGTH]])
         if line.value[0] == 48 and line.value_size > 1:  # FRM-8: forwarded as the number it is
             passage.length = body.total
-    if head.seen[UPGRADE] and head.version > 0 and head.options & OPTION_UPGRADE and head.has_token(UPGRADE, b"websocket", 9):
+    if (
+        head.seen[UPGRADE]
+        and head.version > 0
+        and head.options & OPTION_UPGRADE
+        and head.has_token(UPGRADE, b"websocket", 9)
+    ):
         if head.method_label != 0 or body.kind == CHUNKED or (body.kind != NO_BODY and body.total > 0):
             return -(BAD_WEBSOCKET + 1)
         line = cython.address(head.lines[head.first[SEC_WEBSOCKET_KEY]])
