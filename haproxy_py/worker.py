@@ -106,11 +106,14 @@ class Door:
 class Worker:
     """Everything one worker process owns."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, link: socket.socket, memory: mmap.mmap) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, link: socket.socket, memory: mmap.mmap, log_fd: int = 1
+    ) -> None:
         self.loop = loop
         self.context: Context | None = None
         self._link = link
         self._memory = memory
+        self._log_fd = log_fd  # the access log's
         self._cells = memoryview(memory).cast("Q")
         self._decoder = channel.Decoder()
         self._clock = Clock()
@@ -145,6 +148,7 @@ class Worker:
                 self._ticking.cancel()
             if self.context is not None and self.context.log is not None:
                 self.context.log.flush()
+                self.context.log.close()
             self._writer.close()
 
     def say(self, message: channel.Message) -> None:
@@ -177,7 +181,7 @@ class Worker:
 
     async def _start(self, start: channel.Start) -> None:
         self._number = start.worker
-        log = AccessLog(sys.stdout.fileno()) if start.access_log else None
+        log = AccessLog(self._log_fd) if start.access_log else None
         self.context = Context(self.loop, self._clock, Counters(self._memory), start.via, log)
         self.context.publish(start.table)
         self._tick()

@@ -1,12 +1,11 @@
 """The access log: one JSON line per exchange, gathered in memory and written in whole lines.
 
-Writing never makes traffic wait. Lines go out with the tick, or when enough have gathered, and only while whoever reads the
-log keeps up; beyond a bound they are dropped and counted. Several workers write to the same pipe: a piece is at most
-PIPE_BUF octets of whole lines, which the kernel does not mix with another writer's. What came from a client is escaped, so
-no raw octet reaches a terminal, and cut, so no line is longer than a piece.
+Writing never makes traffic wait. Lines go out with the tick, or when enough have gathered, and only while whoever reads
+the log keeps up; beyond a bound they are dropped and counted. Several workers write to the same pipe: a piece is at
+most PIPE_BUF octets of whole lines, which the kernel does not mix with another writer's. What came from a client is
+escaped, so no raw octet reaches a terminal, and cut, so no line is longer than a piece.
 """
 
-import errno
 import os
 import select
 import stat
@@ -16,10 +15,22 @@ import cython
 from cython.cimports.haproxy_py.datapath.writer import Writer
 from cython.cimports.libc.string import strlen
 
-_MAX_TEXT = cython.declare(cython.int, 480)  # octets of one value from a client; six of its octets may take one
+_MAX_TEXT = cython.declare(cython.int, 1000)  # octets of a line for one value: two such fit a piece with the rest
+_MAX_LABEL = cython.declare(cython.int, 256)  # of a name that is ours
 _FLUSH_AT = cython.declare(cython.int, 65536)  # octets gathered
-_KEEP_AT_MOST = cython.declare(cython.int, 262144)  # octets kept for a reader that does not keep up; less than a writer holds
+_KEEP_AT_MOST = cython.declare(cython.int, 196608)  # octets kept for a reader that does not keep up
 _PIECE = 4096  # PIPE_BUF
+
+
+def _open_without_waiting(fd: int) -> int:
+    """A descriptor of the same pipe or terminal that never waits; `fd` itself is left as it is, for others share it."""
+    mode: int = os.fstat(fd).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        try:
+            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError:
+            pass  # another user's, or nobody reads it
+    return fd
 
 
 @cython.final
@@ -28,13 +39,32 @@ class AccessLog:
     """Writes to an inherited file descriptor, usually standard output."""
 
     def __init__(self, fd: int):
-        self.fd = fd
+        self.inherited = fd
+        self.fd = _open_without_waiting(fd)
         self.lines = Writer()
+        self.flush_at = _FLUSH_AT
+        self.in_pieces = not stat.S_ISREG(os.fstat(fd).st_mode)
+        if self.fd == fd and self.in_pieces:  # a socket, mostly: asked before every piece
+            self.poll = select.poll()
+            self.poll.register(fd, select.POLLOUT)
+
+    def close(self) -> None:
+        """Nothing is written any more; the inherited descriptor stays open."""
+        if self.fd != self.inherited:
+            os.close(self.fd)
+            self.fd = self.inherited
 
     @cython.cfunc
     @cython.exceptval(check=False)
     def put_text(self, name: cython.p_const_char, text: cython.p_const_char, size: cython.Py_ssize_t) -> cython.void:
-        """`"name":"text",` with everything but visible ASCII escaped."""
+        """`"name":"text",` with everything but visible ASCII escaped, cut after so much of it."""
+        self.put_cut(name, text, size, _MAX_TEXT)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def put_cut(
+        self, name: cython.p_const_char, text: cython.p_const_char, size: cython.Py_ssize_t, room: cython.int
+    ) -> cython.void:
         octet: cython.uchar
         index: cython.Py_ssize_t
         digit: cython.int
@@ -42,13 +72,17 @@ class AccessLog:
         lines.put_byte(34)
         lines.put(name, strlen(name))
         lines.put(b'":"', 3)
-        if size > _MAX_TEXT:
-            size = _MAX_TEXT
         for index in range(size):
             octet = cython.cast(cython.uchar, text[index])
             if 32 <= octet < 127 and octet != 34 and octet != 92:
+                room -= 1
+                if room < 0:
+                    break
                 lines.put_byte(octet)
             else:
+                room -= 6
+                if room < 0:
+                    break
                 lines.put(b"\\u00", 4)
                 digit = octet >> 4
                 lines.put_byte(48 + digit if digit < 10 else 87 + digit)
@@ -60,7 +94,7 @@ class AccessLog:
     def put_label(self, name: cython.p_const_char, text: str) -> cython.void:
         """A value that is ours: the name of an instance, a replica or a reason."""
         encoded: bytes = text.encode()
-        self.put_text(name, encoded, len(encoded))
+        self.put_cut(name, encoded, len(encoded), _MAX_LABEL)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -100,44 +134,36 @@ class AccessLog:
         self.put_seconds(b"ts", now)
         self.lines.used -= 1  # the comma
         self.lines.put(b"}\n", 2)
-        if self.lines.used >= _FLUSH_AT:
+        if self.lines.used >= self.flush_at:
             self.flush()
 
     def flush(self) -> None:
         """Write what the reader takes now; keep the rest up to a bound."""
         if self.lines.used == 0:
             return
-        pending: bytes = self.lines.take()
-        rest: bytes = self.write_pieces(pending)
+        rest: bytes = self.write_lines(self.lines.take())
         if len(rest) > _KEEP_AT_MOST:
-            kept: bytes = rest[:_KEEP_AT_MOST]
-            kept = kept[: kept.rfind(b"\n") + 1]
+            kept: bytes = rest[: rest.rfind(b"\n", 0, _KEEP_AT_MOST) + 1]
             self.dropped += rest.count(b"\n") - kept.count(b"\n")
             rest = kept
         self.lines.clear()
         self.lines.put_bytes(rest)
+        self.flush_at = len(rest) + _FLUSH_AT  # a reader that does not read is not asked for every line
 
-    def write_pieces(self, pending: bytes) -> bytes:
-        """Write whole lines without waiting; gives what could not be written."""
+    def write_lines(self, pending: bytes) -> bytes:
+        """Write without waiting; gives what could not be written."""
+        start: int = 0
+        end: int
         try:
-            if stat.S_ISREG(os.fstat(self.fd).st_mode):
-                written = os.write(self.fd, pending)
-                return pending[written:]
-            poll = select.poll()
-            poll.register(self.fd, select.POLLOUT)
-            start: int = 0
             while start < len(pending):
-                end: int = len(pending)
-                if end - start > _PIECE:
-                    end = pending.rfind(b"\n", start, start + _PIECE) + 1
-                    if end <= start:
-                        end = start + _PIECE
-                ready = poll.poll(0)
-                if not ready or not ready[0][1] & select.POLLOUT:
+                end = len(pending)
+                if self.in_pieces and end - start > _PIECE:
+                    end = pending.rfind(b"\n", start, start + _PIECE) + 1 or start + _PIECE
+                if self.poll is not None and not self.poll.poll(0):
                     return pending[start:]
                 start += os.write(self.fd, pending[start:end])
-        except OSError as problem:
-            if problem.errno in (errno.EAGAIN, errno.EINTR):
-                return pending[start:]
-            self.dropped += pending.count(b"\n")  # nobody reads it any more: nothing to keep it for
+        except BlockingIOError:
+            return pending[start:]
+        except OSError:
+            self.dropped += pending.count(b"\n", start)  # nobody reads it any more: nothing to keep it for
         return b""

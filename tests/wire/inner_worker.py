@@ -21,7 +21,6 @@ from haproxy_py import channel, config_file, counters
 from haproxy_py.config import Config
 from haproxy_py.control.segments import Segment
 from haproxy_py.control.tables import TableBuilder
-from haproxy_py.datapath.access_log import AccessLog
 from haproxy_py.worker import Worker
 from tests.proxy_process import describe_instance
 from tests.wire.scripted import WITHIN, Wire, eventually, open_wire
@@ -30,7 +29,7 @@ from tests.wire.scripted import WITHIN, Wire, eventually, open_wire
 class InnerWorker:
     """An async context manager; accepts on `port` inside. Leaving it asserts that nothing is left over.
 
-    `log_file`: where the access log goes; without it there is none.
+    The access log goes to `log_file` or `log_fd`; without either there is none.
     """
 
     def __init__(
@@ -40,20 +39,21 @@ class InnerWorker:
         instances: Sequence[Mapping[str, Any]] | None = None,
         connections: int = 100_000,
         log_file: Path | None = None,
+        log_fd: int = -1,
         **settings: Any,
     ) -> None:
         self._instances = instances if instances is not None else [describe_instance(replicas, **settings)]
         self._segment = Segment(1)
         self._builder = TableBuilder([self._segment], time.monotonic)
         self._connections = connections
-        self._log_file = log_file
-        self._log_fd = -1
+        self._own_log_fd = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if log_file else -1
+        self._has_log = log_file is not None or log_fd >= 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
         self._listener.setblocking(False)
         self._ours, theirs = socket.socketpair()
         self._ours.setblocking(False)
         memory = mmap.mmap(self._segment.fd, counters.SEGMENT_BYTES)
-        self._worker = Worker(asyncio.get_running_loop(), theirs, memory)
+        self._worker = Worker(asyncio.get_running_loop(), theirs, memory, max(log_fd, self._own_log_fd))
         self._task: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
         self._messages: list[Any] = []
@@ -84,18 +84,11 @@ class InnerWorker:
                 listeners=(channel.Listener(os.dup(self._listener.fileno()), "http", host, port, self._connections),),
                 table=self._builder.build(self._parse(self._instances)),
                 via="haproxy_py-test",
-                access_log=False,
+                access_log=self._has_log,
             )
         )
         await eventually(lambda: any(isinstance(message, channel.Ready) for message in self._messages))
-        if self._log_file is not None:
-            self._log_fd = os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            self.set_log(AccessLog(self._log_fd))
         return self
-
-    def set_log(self, log: AccessLog) -> None:
-        """Write the access log of every connection that comes from now on there."""
-        self.context.log = log
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -113,8 +106,8 @@ class InnerWorker:
             await asyncio.wait({self._listening})
             self._ours.close()
             self._listener.close()
-            if self._log_fd >= 0:
-                os.close(self._log_fd)
+            if self._own_log_fd >= 0:
+                os.close(self._own_log_fd)
         if error is None:
             self._task.result()
             assert not self._mistakes, self._mistakes

@@ -1,0 +1,211 @@
+"""The access log: one JSON line per exchange, whatever came in it and whoever reads it."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+
+from haproxy_py import counters
+from tests.wire.inner_worker import InnerWorker, read_lines
+from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually
+
+GET = b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n"
+FIELDS = {
+    "ts", "client", "method", "target", "host", "status", "reason", "term", "instance", "replica", "pod", "attempts",
+    "reused", "bytes_in", "bytes_out", "t_connect", "t_first", "t_total", "request_id", "user_agent",
+}  # fmt: skip
+
+
+async def wait_lines(file: Path, count: int) -> list[dict[str, object]]:
+    await eventually(lambda: file.read_bytes().count(b"\n") >= count)
+    lines = read_lines(file)
+    assert len(lines) == count
+    return lines
+
+
+async def test_a_line_says_everything_of_an_exchange(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    ids: list[bytes] = []
+
+    async def answer(wire: Wire, number: int) -> None:
+        while True:
+            head = await wire.reader.readuntil(b"\r\n\r\n")
+            ids.extend(line[14:] for line in head.split(b"\r\n") if line.lower().startswith(b"x-request-id: "))
+            await wire.reader.readexactly(5)
+            await asyncio.sleep(0.05)
+            wire.send(OK)
+
+    async with (
+        ScriptedReplica(answer) as replica,
+        InnerWorker([replica.url], log_file=file) as worker,
+        await worker.open() as client,
+    ):
+        request = b"POST /a/b?secret=1 HTTP/1.1\r\nHost: test:80\r\nUser-Agent: ua/1\r\nContent-Length: 5\r\n\r\nhello"
+        before = time.time()
+        pod = replica.url.removeprefix("http://")
+        _, head, _ = await client.ask(request)
+        await client.ask(request)
+        first, second = await wait_lines(file, 2)
+    assert set(first) == FIELDS
+    assert (first["method"], first["target"], first["host"]) == ("POST", "/a/b", "test:80")
+    assert (first["status"], first["reason"], first["term"]) == (200, "", "--")
+    assert (first["client"], first["instance"], first["user_agent"]) == ("127.0.0.1", "test", "ua/1")
+    assert f"X-HA-Replica: {first['replica']}\r\n".encode() in head
+    assert first["pod"] == pod
+    assert (first["attempts"], first["reused"], second["reused"]) == (1, 0, 1)
+    assert first["bytes_in"] == len(request)
+    assert first["bytes_out"] == len(head) + 2
+    assert isinstance(first["t_total"], float)
+    assert isinstance(first["t_first"], float)
+    assert 0.05 <= first["t_first"] <= first["t_total"] < 5
+    assert first["request_id"] == ids[0].decode()
+    assert isinstance(first["ts"], float)
+    assert before <= first["ts"] <= time.time()
+
+
+async def test_each_way_to_end_has_its_letters(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+
+    async def behave(wire: Wire, number: int) -> None:
+        while True:
+            target = (await wire.reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
+            if target == b"/cut":
+                wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+                await asyncio.sleep(0.05)
+                return
+            if target == b"/leave":
+                return
+            if target == b"/bad":
+                wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n")
+            elif target == b"/slow":
+                await wire.reader.read()
+            else:
+                wire.send(OK)
+
+    expected = [
+        (b"GET /x", 200, "", "--"),
+        (b"GET /flows", 403, "gate_denied", "PR"),
+        (b"POST /leave", 502, "upstream_closed", "UH"),
+        (b"GET /bad", 502, "bad_response", "PH"),
+        (b"GET /slow", 504, "response_timeout", "uH"),
+        (b"GET /cut", 200, "upstream_closed", "UD"),
+    ]
+    async with (
+        ScriptedReplica(behave) as replica,
+        InnerWorker(
+            [replica.url], log_file=file, timeouts={"response_head": "200ms", "client_head": "200ms", "linger": "50ms"}
+        ) as worker,
+    ):
+        for line, *_ in expected:
+            async with await worker.open() as client:
+                client.send(line + b" HTTP/1.1\r\nHost: test\r\n\r\n")
+                await client.read_head()
+                if line == b"GET /cut":
+                    await client.wait_end()
+        async with await worker.open() as client:  # in the middle of a head
+            client.send(b"GET /x")
+            await client.read_head()
+        async with await worker.open() as client:  # leaves while it waits
+            client.send(b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n")
+            await eventually(lambda: worker.count_replica(counters.REPLICA_ACTIVE_REQUESTS) == 1)
+            client.reset()
+            await worker.settle()
+        expected += [(b" ", 408, "head_timeout", "cR"), (b"GET /slow", 499, "client_gone", "CH")]
+        lines = await wait_lines(file, len(expected))
+    found = [
+        (f"{line['method']} {line['target']}".encode(), line["status"], line["reason"], line["term"]) for line in lines
+    ]
+    assert found == expected
+
+
+async def test_a_tunnel_has_one_line_when_it_ends(tmp_path: Path) -> None:
+    from tests.wire.test_tunnels import echo, switching, upgrade
+
+    file = tmp_path / "log"
+    async with ScriptedReplica(switching(echo)) as replica, InnerWorker([replica.url], log_file=file) as worker:
+        async with await worker.open() as client:
+            await upgrade(client)
+            client.send(b"hello")
+            assert await client.read(5) == b"hello"
+            client.finish()
+            await client.read_rest()
+        (line,) = await wait_lines(file, 1)
+    assert (line["status"], line["term"], line["target"]) == (101, "CT", "/ws")
+    assert (line["bytes_in"], line["bytes_out"]) == (5, 5)
+
+
+async def test_octets_of_a_client_are_escaped_and_cut_so_that_a_line_fits_a_piece(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    async with (
+        ScriptedReplica(answer_each()) as replica,
+        InnerWorker([replica.url], log_file=file) as worker,
+        await worker.open() as client,
+    ):
+        target = b'/"' * 2000
+        agent = b'"\xff' * 2000
+        request = b"GET " + target + b" HTTP/1.1\r\nHost: test\r\nUser-Agent: " + agent + b"\r\n\r\n"
+        assert (await client.ask(request))[0] == 200
+        (first,) = await wait_lines(file, 1)
+    raw = file.read_bytes()
+    assert all(32 <= octet < 127 or octet == 10 for octet in raw)
+    assert max(len(line) for line in raw.splitlines()) < 4096
+    assert str(first["target"]).startswith('/"/"')
+    assert str(first["user_agent"]).startswith('"\xff"\xff')
+
+
+async def test_reader_that_does_not_read_blocks_nothing_and_the_dropped_lines_are_counted() -> None:
+    reading, writing = os.pipe()
+    try:
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 65536)
+        async with ScriptedReplica(answer_each()) as replica, InnerWorker([replica.url], log_fd=writing) as worker:
+            count = 4000
+            longest = 0.0
+            async with await worker.open() as client:
+                for _ in range(count // 40):
+                    began = time.monotonic()
+                    client.send(GET * 40)
+                    for _ in range(40):
+                        assert (await client.read_answer())[0] == 200
+                    longest = max(longest, time.monotonic() - began)
+            assert longest < 1.0
+            await eventually(lambda: worker.count_worker(counters.WORKER_LOG_LINES_DROPPED) > 0)
+            os.set_blocking(reading, False)
+            text = bytearray()
+            async with asyncio.timeout(5):
+                while worker.count_worker(counters.WORKER_LOG_LINES_DROPPED) + text.count(b"\n") < count:
+                    try:
+                        text += os.read(reading, 65536)
+                    except BlockingIOError:
+                        await asyncio.sleep(0.01)
+            assert all(json.loads(line)["status"] == 200 for line in text.splitlines())
+            # Once it is read again, lines are written again.
+            async with await worker.open() as client:
+                await client.ask(GET.replace(b"/x", b"/again"))
+            await eventually(lambda: b"/again" in _read(reading))
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+async def test_reader_that_is_gone_costs_lines_only() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        async with ScriptedReplica(answer_each()) as replica, InnerWorker([replica.url], log_fd=writing) as worker:
+            async with await worker.open() as client:
+                for _ in range(5):
+                    assert (await client.ask(GET))[0] == 200
+            await eventually(lambda: worker.count_worker(counters.WORKER_LOG_LINES_DROPPED) == 5)
+    finally:
+        os.close(writing)
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, 65536)
+    except BlockingIOError:
+        return b""

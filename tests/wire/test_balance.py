@@ -1,0 +1,399 @@
+"""Which replica gets an exchange, and what happens when it cannot be reached."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from haproxy_py import counters
+from tests.proxy_process import describe_instance, find_free_ports
+from tests.wire.inner_worker import InnerWorker
+from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually
+
+GET = b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n"
+POST = b"POST /x HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello"
+
+
+class Counting:
+    """A replica that counts requests; holds its answers while `gate` is closed."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def __call__(self, wire: Wire, number: int) -> None:
+        while True:
+            head = await wire.reader.readuntil(b"\r\n\r\n")
+            if head.startswith(b"POST"):
+                await wire.reader.readexactly(5)
+            self.count += 1
+            await self.gate.wait()
+            wire.send(OK)
+
+
+async def test_ten_thousand_requests_are_split_exactly_evenly() -> None:
+    one, two = Counting(), Counting()
+    async with (
+        ScriptedReplica(one) as first,
+        ScriptedReplica(two) as second,
+        InnerWorker([first.url, second.url]) as worker,
+    ):
+
+        async def ask_many() -> None:
+            async with await worker.open() as client:
+                for _ in range(25):
+                    client.send(GET * 40)
+                    for _ in range(40):
+                        assert (await client.read_answer())[0] == 200
+
+        await asyncio.gather(*(ask_many() for _ in range(10)))
+        assert (one.count, two.count) == (5000, 5000)
+        assert worker.count_answers(200, 0) == 5000
+        assert worker.count_answers(200, 1) == 5000
+
+
+async def test_three_replicas_are_taken_in_turn() -> None:
+    scripts = [Counting() for _ in range(3)]
+    async with (
+        ScriptedReplica(scripts[0]) as a,
+        ScriptedReplica(scripts[1]) as b,
+        ScriptedReplica(scripts[2]) as c,
+        InnerWorker([a.url, b.url, c.url]) as worker,
+        await worker.open() as client,
+    ):
+        for _ in range(30):
+            await client.ask(GET)
+        assert [script.count for script in scripts] == [10, 10, 10]
+
+
+async def test_least_connections_avoids_the_busy_one() -> None:
+    one, two = Counting(), Counting()
+    async with (
+        ScriptedReplica(one) as first,
+        ScriptedReplica(two) as second,
+        InnerWorker([first.url, second.url], balance={"policy": "least-connections"}) as worker,
+        await worker.open() as waiting,
+        await worker.open() as client,
+    ):
+        one.gate.clear()
+        two.gate.clear()
+        waiting.send(GET)
+        await eventually(lambda: one.count + two.count == 1)
+        busy, free = (one, two) if one.count else (two, one)
+        free.gate.set()
+        for _ in range(20):
+            assert (await client.ask(GET))[0] == 200
+        assert (busy.count, free.count) == (1, 20)
+        busy.gate.set()
+        assert (await waiting.read_answer())[0] == 200
+
+
+async def test_least_connections_spreads_evenly_when_all_are_idle() -> None:
+    one, two = Counting(), Counting()
+    async with (
+        ScriptedReplica(one) as first,
+        ScriptedReplica(two) as second,
+        InnerWorker([first.url, second.url], balance={"policy": "least-connections"}) as worker,
+        await worker.open() as client,
+    ):
+        for _ in range(100):
+            await client.ask(GET)
+        assert (one.count, two.count) == (50, 50)
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+async def test_random_two_avoids_the_busy_one_and_reaches_all(replicas: int) -> None:
+    scripts = [Counting() for _ in range(replicas)]
+    servers = [ScriptedReplica(script) for script in scripts]
+    for server in servers:
+        await server.__aenter__()
+    try:
+        async with (
+            InnerWorker([server.url for server in servers], balance={"policy": "random-two"}) as worker,
+            await worker.open() as client,
+        ):
+            for _ in range(400):
+                await client.ask(GET)
+            assert all(script.count > 200 / replicas for script in scripts)
+    finally:
+        for server in servers:
+            await server.__aexit__(None, None, None)
+
+
+async def test_full_replica_is_passed_over_and_all_full_is_503() -> None:
+    one, two = Counting(), Counting()
+    async with (
+        ScriptedReplica(one) as first,
+        ScriptedReplica(two) as second,
+        InnerWorker([first.url, second.url], limits={"exchanges": 2}) as worker,
+    ):
+        one.gate.clear()
+        two.gate.clear()
+        clients = [await worker.open() for _ in range(5)]
+        for number, client in enumerate(clients[:4]):
+            client.send(GET)
+            await eventually(lambda: one.count + two.count == number + 1)  # noqa: B023
+            if number == 0 and two.count:
+                one, two = two, one  # the table is sorted by name
+        assert (one.count, two.count) == (2, 2)
+        status, head, body = await clients[4].ask(GET)
+        assert status == 503
+        assert b'"reason": "replicas_full"' in body
+        assert b"Retry-After: 1" in head
+        assert b"Connection: close" not in head
+        one.gate.set()
+        statuses = [(await clients[index].read_answer())[0] for index in (0, 2)]
+        assert statuses == [200, 200]
+        for _ in range(4):
+            assert (await clients[4].ask(GET))[0] == 200
+        assert (one.count, two.count) == (6, 2)
+        two.gate.set()
+        for index in (1, 3):
+            assert (await clients[index].read_answer())[0] == 200
+        assert worker.list_replies() == {"replicas_full": 1}
+        for client in clients:
+            await client.close()
+
+
+@pytest.mark.parametrize("request_", [GET, POST])
+async def test_replica_that_refuses_connections_costs_no_request(request_: bytes) -> None:
+    down = find_free_ports(1)[0]
+    script = Counting()
+    async with (
+        ScriptedReplica(script) as replica,
+        InnerWorker([f"http://127.0.0.1:{down}", replica.url]) as worker,
+        await worker.open() as client,
+    ):
+        for _ in range(20):
+            assert (await client.ask(request_))[0] == 200
+        assert script.count == 20
+        assert worker.list_replies() == {}
+
+
+async def test_large_upload_moves_to_the_next_replica_too() -> None:
+    down = find_free_ports(1)[0]
+    got: list[int] = []
+
+    async def gather(wire: Wire, number: int) -> None:
+        await wire.read_head()
+        got.append(len(await wire.read(300_000)))
+        wire.send(OK)
+        await wire.reader.read()
+
+    async with ScriptedReplica(gather) as replica, InnerWorker([f"http://127.0.0.1:{down}", replica.url]) as worker:
+        for _ in range(2):
+            async with await worker.open() as client:
+                request = b"POST /x HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 300000\r\n\r\n"
+                assert (await client.ask(request + bytes(300_000)))[0] == 200
+        assert got == [300_000, 300_000]
+
+
+async def test_all_refusing_is_502() -> None:
+    ports = find_free_ports(2)
+    async with InnerWorker([f"http://127.0.0.1:{port}" for port in ports]) as worker, await worker.open() as client:
+        status, head, body = await client.ask(GET)
+        assert status == 502
+        assert b'"reason": "connect_failed"' in body
+        assert b"error=connection_refused" in head
+        assert b"Connection: close" not in head
+        assert worker.count_replica(counters.REPLICA_CONNECTIONS_FAILED, 0) == 1
+        assert worker.count_replica(counters.REPLICA_CONNECTIONS_FAILED, 1) == 1
+        assert worker.list_replies() == {"connect_failed": 1}
+
+
+async def test_attempts_are_bounded() -> None:
+    ports = find_free_ports(5)
+    async with (
+        InnerWorker([f"http://127.0.0.1:{port}" for port in ports], limits={"connect_attempts": 3}) as worker,
+        await worker.open() as client,
+    ):
+        assert (await client.ask(GET))[0] == 502
+        assert sum(worker.count_replica(counters.REPLICA_CONNECTIONS_FAILED, slot) for slot in range(5)) == 3
+
+
+async def test_blackholed_replica_is_left_after_one_attempt() -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        async with (
+            ScriptedReplica(answer_each()) as replica,
+            InnerWorker(
+                [f"http://127.0.0.1:{full.getsockname()[1]}", replica.url], timeouts={"connect": "200ms"}
+            ) as worker,
+            await worker.open() as client,
+        ):
+            for _ in range(4):
+                assert (await client.ask(GET))[0] == 200
+            assert worker.list_replies() == {}
+        for filler in fillers:
+            filler.close()
+
+
+# --- affinity ---
+
+
+def cookie_of(head: bytes) -> bytes | None:
+    for line in head.split(b"\r\n"):
+        if line.startswith(b"Set-Cookie: "):
+            return line.removeprefix(b"Set-Cookie: ")
+    return None
+
+
+def socket_io(cookie: bytes | None = None, path: bytes = b"/dashboard/socket.io/?EIO=4&transport=polling") -> bytes:
+    line = b"Cookie: a=b; %s; c=d\r\n" % cookie if cookie else b""
+    return b"GET %s HTTP/1.1\r\nHost: test\r\n%s\r\n" % (path, line)
+
+
+async def test_dashboard_cookie_is_set_on_socket_io_paths_only_and_keeps_the_replica() -> None:
+    one, two = Counting(), Counting()
+    async with (
+        ScriptedReplica(one) as first,
+        ScriptedReplica(two) as second,
+        InnerWorker([first.url, second.url]) as worker,
+        await worker.open() as client,
+    ):
+        assert cookie_of((await client.ask(GET))[1]) is None
+        line = cookie_of((await client.ask(socket_io()))[1])
+        assert line is not None
+        value, *attributes = line.split(b"; ")
+        assert set(attributes) == {b"Path=/", b"HttpOnly", b"SameSite=Lax"}
+        name, _, token = value.partition(b"=")
+        assert name.startswith(b"ha_replica_")
+        for url in (first.url, second.url):
+            assert url.encode() not in token
+            assert str(url.rsplit(":")[1]).encode() not in token
+        before = (one.count, two.count)
+        for _ in range(20):
+            _, head, _ = await client.ask(socket_io(value))
+            assert cookie_of(head) is None  # it has it
+        assert sorted((one.count - before[0], two.count - before[1])) == [0, 20]
+        for _ in range(20):  # the cookie does not bind other requests
+            await client.ask(b"GET /x HTTP/1.1\r\nHost: test\r\nCookie: %s\r\n\r\n" % value)
+        assert min(one.count - before[0], two.count - before[1]) == 10
+
+
+async def test_new_clients_of_a_dashboard_are_spread_too() -> None:
+    one, two = Counting(), Counting()
+    async with (
+        ScriptedReplica(one) as first,
+        ScriptedReplica(two) as second,
+        InnerWorker([first.url, second.url]) as worker,
+        await worker.open() as client,
+    ):
+        for _ in range(10):
+            await client.ask(socket_io())
+        assert (one.count, two.count) == (5, 5)
+
+
+@pytest.mark.parametrize("value", [b"", b"0123456789abcdef", b"x" * 300])
+async def test_cookie_that_names_no_replica_is_replaced(value: bytes) -> None:
+    async with (
+        ScriptedReplica(answer_each()) as first,
+        ScriptedReplica(answer_each()) as second,
+        InnerWorker([first.url, second.url]) as worker,
+        await worker.open() as client,
+    ):
+        line = cookie_of((await client.ask(socket_io()))[1])
+        assert line is not None
+        name = line.partition(b"=")[0]
+        assert cookie_of((await client.ask(socket_io(name + b"=" + value)))[1]) is not None
+
+
+async def test_replica_that_cannot_be_reached_is_replaced_with_a_new_cookie() -> None:
+    async with (
+        ScriptedReplica(answer_each()) as first,
+        ScriptedReplica(answer_each()) as second,
+        InnerWorker([first.url, second.url]) as worker,await worker.open() as client
+    ):
+        values = set()
+        for _ in range(2):
+            line = cookie_of((await client.ask(socket_io()))[1])
+            assert line is not None
+            values.add(line.split(b";")[0])
+        assert len(values) == 2
+        await first.stop()
+        renewed = []
+        for value in values:
+            status, head, _ = await client.ask(socket_io(value))
+            assert status == 200
+            renewed.append(cookie_of(head))
+        assert renewed.count(None) == 1
+        line = next(line for line in renewed if line is not None)
+        assert line.split(b";")[0] in values
+        assert cookie_of((await client.ask(socket_io(line.split(b";")[0])))[1]) is None
+
+
+async def test_replica_that_left_the_table_is_replaced_with_a_new_cookie() -> None:
+    async with (
+        ScriptedReplica(answer_each()) as first,
+        ScriptedReplica(answer_each()) as second,
+        InnerWorker([first.url]) as worker,
+        await worker.open() as client,
+    ):
+        line = cookie_of((await client.ask(socket_io()))[1])
+        assert line is not None
+        value = line.split(b";")[0]
+        await worker.publish(describe_instance([second.url]))
+        renewed = cookie_of((await client.ask(socket_io(value)))[1])
+        assert renewed is not None
+        assert renewed.split(b";")[0] != value
+        assert second.accepted == 1
+
+
+async def test_affinity_all_binds_every_request() -> None:
+    one, two = Counting(), Counting()
+    async with (
+        ScriptedReplica(one) as first,
+        ScriptedReplica(two) as second,
+        InnerWorker([first.url, second.url], balance={"affinity": "all"}) as worker,
+        await worker.open() as client,
+    ):
+        line = cookie_of((await client.ask(GET))[1])
+        assert line is not None
+        for _ in range(10):
+            await client.ask(b"GET /x HTTP/1.1\r\nHost: test\r\nCookie: %s\r\n\r\n" % line.split(b";")[0])
+        assert sorted((one.count, two.count)) == [0, 11]
+
+
+async def test_affinity_none_binds_nothing() -> None:
+    one, two = Counting(), Counting()
+    async with (
+        ScriptedReplica(one) as first,
+        ScriptedReplica(two) as second,
+        InnerWorker([first.url, second.url], balance={"affinity": "none"}) as worker,
+        await worker.open() as client,
+    ):
+        for _ in range(10):
+            assert cookie_of((await client.ask(socket_io()))[1]) is None
+        assert (one.count, two.count) == (5, 5)
+
+
+async def test_without_ha_mode_the_editor_keeps_to_one_replica_while_flows_spread() -> None:
+    one, two = Counting(), Counting()
+    handshake = (
+        b"GET /comms HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    async with (
+        ScriptedReplica(one) as first,
+        ScriptedReplica(two) as second,
+        InnerWorker([first.url, second.url], ha=False) as worker,
+    ):
+        async with await worker.open() as client:
+            for target in (b"/", b"/flows", b"/settings", b"/nodes", b"/red/red.js", b"/Flows/", b"/comms"):
+                assert (await client.ask(b"GET %s HTTP/1.1\r\nHost: test\r\n\r\n" % target))[0] == 200
+        for _ in range(3):
+            async with await worker.open() as client:
+                assert (await client.ask(handshake))[0] == 200
+        assert sorted((one.count, two.count)) == [0, 10]
+        async with await worker.open() as client:
+            for _ in range(10):
+                await client.ask(GET)
+        assert sorted((one.count, two.count)) == [5, 15]
