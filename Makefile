@@ -14,7 +14,7 @@ $(VENV)/built: $(SOURCES)
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python's venv module is needed. On Debian: apt-get install python3-venv"; exit 1; }
 	@echo "Building haproxy-py in $(VENV): about a minute the first time"
 	@$(RUN)/pip install --quiet --upgrade pip
-	@$(RUN)/pip install --quiet --editable '.[test,lint]'
+	@PYTHONWARNINGS=ignore $(RUN)/pip install --quiet --editable '.[test,lint]'
 	@touch $@
 
 demo: $(VENV)/built  ## two demo replicas and the proxy in HA mode, on loopback

@@ -74,7 +74,9 @@ def start_all(proxies: list[Proxy], folder: Path, replicas: tuple[int, int], cor
     return running
 
 
-def take_sample(proxy: Proxy, scenario: Scenario, round_: int, seconds: float, core: int | None, folder: Path) -> Sample:
+def take_sample(
+    proxy: Proxy, scenario: Scenario, round_: int, seconds: float, core: int | None, folder: Path
+) -> Sample:
     """One proxy under one load."""
     run_load(scenario, proxy.port, 1, core, folder)  # connections to replicas stand, caches are warm
     before = proxy.cpu()
@@ -95,7 +97,9 @@ def main() -> int:
     scenarios = [s for s in SCENARIOS if not options.scenario or s.name in options.scenario]
     unknown = set(options.scenario or ()) - {s.name for s in SCENARIOS}
     if unknown:
-        print(f"no such scenario: {', '.join(unknown)}; there are {', '.join(s.name for s in SCENARIOS)}", file=sys.stderr)
+        print(
+            f"no such scenario: {', '.join(unknown)}; there are {', '.join(s.name for s in SCENARIOS)}", file=sys.stderr
+        )
         return 2
     proxy_core, load_core = choose_cores()
     samples: list[Sample] = []

@@ -71,7 +71,10 @@ def write_markdown(samples: list[Sample], limits: dict[str, tuple[str, float]], 
         ratio = best_ratio(samples, scenario)
         if ratio is not None:
             verdict = "reached" if ratio <= limit else "NOT reached"
-            lines += ["", f"haproxy_py against the better of HAProxy and nginx: **{ratio:.2f}** (at most {limit}: {verdict})"]
+            lines += [
+                "",
+                f"haproxy_py against the better of HAProxy and nginx: **{ratio:.2f}** (at most {limit}: {verdict})",
+            ]
     return "\n".join(lines) + "\n"
 
 
