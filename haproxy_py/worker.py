@@ -162,10 +162,17 @@ class Worker:
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         """Obey control."""
-        while data := await reader.read(65536):
+        while data := await self._read(reader):
             for message in self._decoder.feed(data):
                 await self._obey(message)
         self._begin_drain(0.0, ORPHAN_DEADLINE)
+
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
+        """What control says next; nothing once it is gone, however it went."""
+        try:
+            return await reader.read(65536)
+        except ConnectionError:  # killed before it had read what this worker said
+            return b""
 
     async def _obey(self, message: Any) -> None:
         match message:

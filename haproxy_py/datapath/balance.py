@@ -19,9 +19,7 @@ from cython.cimports.libc.string import memchr, memcmp
 
 @cython.cfunc
 @cython.cdivision(True)  # `count` is at least 1 at every division
-def choose(
-    instance: Instance, wanted: Replica, tried: list, sticky: cython.bint, chance: cython.ulonglong
-) -> Replica:
+def choose(instance: Instance, wanted: Replica, tried: list, sticky: cython.bint, chance: cython.ulonglong) -> Replica:
     """The replica for an exchange, or None if all are full or were tried.
 
     `sticky` says that the client will come back to it; `chance` is a random number.

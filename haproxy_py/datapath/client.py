@@ -39,7 +39,7 @@ from cython.cimports.haproxy_py.datapath.heads import (
     Head,
     equals,
 )
-from cython.cimports.haproxy_py.datapath.limits import LINGER_BYTES, MAX_REQUEST_ID, SMALL_BODY
+from cython.cimports.haproxy_py.datapath.limits import LINGER_BYTES, MAX_REQUEST_ID, MAX_REQUESTS_PER_TURN, SMALL_BODY
 from cython.cimports.haproxy_py.datapath.passage import Passage, read_passage
 from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.reason import (
@@ -51,6 +51,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
     GATE_DENIED,
     HEAD_TIMEOUT,
     HEAD_TOO_LARGE,
+    INTERNAL,
     METHOD_NOT_SUPPORTED,
     NO_REPLICA,
     NONE,
@@ -107,7 +108,9 @@ def _is_request_id(at: cython.p_const_char, size: cython.int) -> cython.bint:
         return False
     for index in range(size):
         octet = at[index]
-        if not (48 <= octet <= 57 or 65 <= octet <= 90 or 97 <= octet <= 122 or octet == 46 or octet == 95 or octet == 45):
+        if not (
+            48 <= octet <= 57 or 65 <= octet <= 90 or 97 <= octet <= 122 or octet == 46 or octet == 95 or octet == 45
+        ):
             return False
     return True
 
@@ -159,7 +162,7 @@ class ClientConnection(Exchange):
             self.client_left()
             self.stage = CLOSING
             self.transport.abort()
-        return self.stage == IDLE and self.held is not None and self.blocked
+        return self.stage == IDLE and self.held is not None
 
     def connection_lost(self, problem: object) -> None:
         context: Context = self.context
@@ -180,22 +183,24 @@ class ClientConnection(Exchange):
         self.choose_deadline()
 
     def resume_writing(self) -> None:
-        data: bytes
         self.blocked = False
         if self.upstream is not None:
             self.upstream.set_paused(False)
         self.choose_deadline()
-        if self.stage == IDLE and self.held is not None:
-            data = self.held
-            self.held = None
-            self.take_input(data)
+        self.go_on()
 
     # --- the way of a request ---
 
     @cython.cfunc
     def take_input(self, data: bytes):
         """Use what has come as far as the stage allows; hold the rest."""
+        turns: cython.int = 0
         while data is not None:
+            turns += 1
+            if turns > MAX_REQUESTS_PER_TURN and self.stage == IDLE:  # other connections wait too
+                self.hold(data)
+                self.context.loop.call_soon(self.take_turn)
+                return
             if self.stage == BODY:
                 data = self.take_body(data)
             elif (self.stage == IDLE and not self.blocked) or self.stage == HEAD:
@@ -212,6 +217,10 @@ class ClientConnection(Exchange):
             self.close()
         elif self.stage == IDLE or self.stage == HEAD:
             self.close()
+
+    def take_turn(self) -> None:
+        """Go on with requests that came in a long row."""
+        self.go_on()
 
     @cython.cfunc
     def hold(self, data: bytes) -> cython.void:
@@ -298,9 +307,7 @@ class ClientConnection(Exchange):
             self.upgrading = True
             self.key = head.lines[head.first[SEC_WEBSOCKET_KEY]].value[:24]
             self.closing = True  # EXP-12: what came behind an upgrade is never read as a request
-        write_request(
-            context, head, cython.address(passage), data, self.entrance, self.peer, self.request_id, trusted
-        )
+        write_request(context, head, cython.address(passage), data, self.entrance, self.peer, self.request_id, trusted)
         if body.spans is not None:
             self.pending = [context.writer.take(), body.rewritten()]
         elif end - used <= SMALL_BODY:
@@ -459,10 +466,10 @@ class ClientConnection(Exchange):
             self.attach(connection)
         else:
             self.pending_size = PyBytes_GET_SIZE(self.pending[-1])
-            task: object = context.loop.create_task(dial(self, context, self.instance))
+            task: object = context.loop.create_task(dial(self, context, self.instance, self.replica))
             self.dial = task
             context.dials.add(task)
-            task.add_done_callback(context.dials.discard)
+            task.add_done_callback(self.dial_ended)
         self.choose_deadline()
         if self.stage == BODY:
             self.update_reading()
@@ -496,9 +503,7 @@ class ClientConnection(Exchange):
             self.stage = WAITING
             if self.upstream is not None:
                 self.upstream.request_is_complete()
-        elif self.instance.request_total > 0 and (
-            self.context.clock.now - self.started > self.instance.request_total
-        ):
+        elif self.instance.request_total > 0 and (self.context.clock.now - self.started > self.instance.request_total):
             self.expired()
             return None
         self.choose_deadline()
@@ -511,13 +516,24 @@ class ClientConnection(Exchange):
         """Whether the exchange that this task connects for still goes on."""
         return self.dial is task
 
+    def dial_ended(self, task: object) -> None:
+        """The task is over. Whatever it ended by, the exchange must not wait for it any more."""
+        self.context.dials.discard(task)
+        if self.dial is task:
+            self.dial_failed(INTERNAL)
+
     def change_replica(self, tried: list) -> Replica:
         """Connecting to a replica failed and nothing was sent: the next one, or None (RTY-1)."""
         replica: Replica
         self.release_replica()
         if self.attempts >= self.instance.max_attempts:
             return None
+        # A second choice takes no turn from others: or every request could meet the same dead replica first.
+        turn: cython.uint = self.instance.turn
+        sticky_turn: cython.uint = self.instance.sticky_turn
         replica = choose(self.instance, None, tried, self.sticky, self.context.random())
+        self.instance.turn = turn
+        self.instance.sticky_turn = sticky_turn
         if replica is None:
             return None
         self.attempts += 1
@@ -606,11 +622,13 @@ class ClientConnection(Exchange):
     @cython.cfunc
     def tunnel_begins(self, tunnel: Tunnel):
         """The transport is the tunnel's now; what the client had sent ahead goes first (WSK-9)."""
-        if self.held is not None:
-            tunnel.far.write(self.held)
-            self.held = None
+        self.known_routes = None  # a tunnel may outlive many tables
+        self.known_instance = None
         if self.reading_paused:
             self.transport.resume_reading()
+        if self.held is not None:
+            tunnel.far.write(self.held)  # behind resume_reading: it may pause reading again
+            self.held = None
 
     def drain(self) -> bool:
         """The proxy stops: close if no request is being served (CON-17). Whether it closes now."""
@@ -745,3 +763,4 @@ class ClientConnection(Exchange):
             self.transport.pause_reading()
         elif not self.half_closed:
             self.transport.resume_reading()
+        self.choose_deadline()

@@ -7,12 +7,13 @@ the connection is then kept for the next one.
 
 import asyncio
 from functools import partial
+from typing import Optional
 
 import cython
 from cython.cimports.haproxy_py.datapath.context import Context
 from cython.cimports.haproxy_py.datapath.count import observe
 from cython.cimports.haproxy_py.datapath.deadlines import monotonic
-from cython.cimports.haproxy_py.datapath.exchange import Exchange
+from cython.cimports.haproxy_py.datapath.exchange import Exchange, give_back
 from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.reason import CONNECT_FAILED, CONNECT_TIMEOUT
 from cython.cimports.haproxy_py.datapath.replica import FRESH, ReplicaConnection
@@ -24,11 +25,13 @@ _FAILED = cython.declare(cython.int, layout.REPLICA_CONNECTIONS_FAILED)
 _DURATION = cython.declare(cython.int, layout.REPLICA_CONNECT_DURATION)
 
 
-async def dial(exchange: Exchange, context: Context, instance: Instance) -> None:
-    """Connect for an exchange and tell it: `dialled`, or `dial_failed` with the reason."""
+async def dial(exchange: Exchange, context: Context, instance: Instance, replica: Optional[Replica]) -> None:
+    """Connect for an exchange and tell it: `dialled`, or `dial_failed` with the reason.
+
+    The exchange has a place at `replica`. If it ends before the task does, the task gives the place back.
+    """
     task: object = asyncio.current_task()
     tried: list = []
-    replica: Replica = exchange.replica
     connection: ReplicaConnection
     reason: cython.int = CONNECT_FAILED
     began: cython.double = monotonic()
@@ -55,11 +58,13 @@ async def dial(exchange: Exchange, context: Context, instance: Instance) -> None
                 if exchange.awaits(task):
                     exchange.dialled(connection, seconds)
                 else:
+                    give_back(replica)
                     connection.park(instance)
                 return
             reason = CONNECT_FAILED  # accepted and closed at once
         replica.counts[_FAILED] += 1
         if not exchange.awaits(task):
+            give_back(replica)
             return
         tried.append(replica)
         replica = exchange.change_replica(tried)

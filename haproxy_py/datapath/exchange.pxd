@@ -78,3 +78,5 @@ cdef class Exchange(ReplicaUser):
     cdef linger(self)
     cdef bint closing_for_good(self)
     cdef tunnel_begins(self, Tunnel tunnel)
+
+cdef void give_back(Replica replica)

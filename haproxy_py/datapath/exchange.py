@@ -51,6 +51,13 @@ _TERMS = {
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 
+@cython.cfunc
+def give_back(replica: Replica) -> cython.void:
+    """One exchange less on a replica."""
+    replica.active -= 1
+    replica.counts[_ACTIVE] -= 1
+
+
 @cython.cclass
 class Exchange(ReplicaUser):
     """The answering half of a client's connection."""
@@ -84,11 +91,9 @@ class Exchange(ReplicaUser):
 
     @cython.cfunc
     def release_replica(self) -> cython.void:
-        replica: Replica = self.replica
-        if replica is not None:
+        if self.replica is not None:
+            give_back(self.replica)
             self.replica = None
-            replica.active -= 1
-            replica.counts[_ACTIVE] -= 1
 
     @cython.cfunc
     def leave_replica(self) -> cython.void:
@@ -96,9 +101,14 @@ class Exchange(ReplicaUser):
         if self.upstream is not None:
             self.upstream.detach()
             self.upstream = None
-        self.dial = None  # the task goes on; it finds that nobody waits for it and keeps the connection for others
         self.pending = None
-        self.release_replica()
+        if self.dial is not None:
+            # The task goes on and keeps the connection for others. The place at the replica is the task's until then, or
+            # clients that come and go could have any number of connections under way.
+            self.dial = None
+            self.replica = None
+        else:
+            self.release_replica()
 
     @cython.cfunc
     def attach(self, connection: ReplicaConnection) -> cython.void:
@@ -213,11 +223,11 @@ class Exchange(ReplicaUser):
         tunnel: Tunnel = Tunnel(
             context, self.entrance, self.instance, replica, self.transport, connection.transport, line
         )
+        self.tunnel_begins(tunnel)
         if self.blocked:  # the transport has said so to its former protocol, and will not say it again
             tunnel.client.pause_writing()
         if connection.blocked:
             tunnel.far.pause_writing()
-        self.tunnel_begins(tunnel)
 
     @cython.cfunc
     def _is_accepted(self, head: Head) -> cython.bint:
@@ -319,7 +329,9 @@ class Exchange(ReplicaUser):
             self.start_exchange()
         self._count_reply(CLIENT_GONE)
         if self.context.log is not None:
-            self.log(499, CLIENT_GONE, "CR" if self.stage == HEAD else "CD" if self.status or self.stage == BODY else "CH")
+            self.log(
+                499, CLIENT_GONE, "CR" if self.stage == HEAD else "CD" if self.status or self.stage == BODY else "CH"
+            )
         self.leave_replica()
 
     @cython.cfunc

@@ -133,6 +133,8 @@ class ReplicaConnection(Pooled):
             self.discard()
         elif self.phase == FRESH:
             self.discard()
+        elif self.phase == AWAITING or self.phase == ANSWERING:
+            self.fail(UPSTREAM_CLOSED)
         return False  # the transport closes, and connection_lost says the rest
 
     def connection_lost(self, problem: object) -> None:
@@ -274,7 +276,10 @@ class ReplicaConnection(Pooled):
     @cython.cfunc
     def discard(self):
         self.phase = GONE
-        self.transport.close()
+        if self.transport.get_write_buffer_size():  # a replica that stopped reading would keep it open
+            self.transport.abort()
+        else:
+            self.transport.close()
 
     @cython.cfunc
     def take_heads(self, data: bytes):
@@ -353,9 +358,9 @@ class ReplicaConnection(Pooled):
         user: ReplicaUser = self.user
         seconds: cython.int = self.keep_seconds
         self.user = None
-        self.stop_deadline()
         if self.reading_paused:
             self.set_paused(False)
+        self.stop_deadline()
         if (
             reusable
             and self.persistent

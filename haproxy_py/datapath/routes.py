@@ -25,7 +25,7 @@ _AFFINITIES = {"none": AFFINITY_NONE, "dashboard": AFFINITY_DASHBOARD, "all": AF
 class Instance:
     """One instance, ready to be asked per request."""
 
-    def __init__(self, entry: object, replicas: list, clock: Clock, counters: Counters, turn: cython.uint):
+    def __init__(self, entry: object, replicas: list, clock: Clock, counters: Counters):
         timeouts = entry.timeouts
         limits = entry.limits
         replica: Replica
@@ -63,7 +63,6 @@ class Instance:
         self.request_total = timeouts.request_total
         self.connect = timeouts.connect
         self.connect_total = timeouts.connect_total
-        self.turn = turn
 
 
 @cython.final
@@ -85,7 +84,7 @@ class Routes:
         if before is not None:
             known = before.replicas_by_key()
             for instance in before.instances:
-                turns[instance.name] = instance.turn
+                turns[instance.name] = (instance.turn, instance.sticky_turn)
         for entry in table.instances:
             replicas = []
             for item in entry.replicas:
@@ -97,7 +96,8 @@ class Routes:
                 replica.set_stamp(entry.replica_header)
                 kept.add(key)
                 replicas.append(replica)
-            instance = Instance(entry, replicas, clock, counters, turns.get(entry.name, 0))
+            instance = Instance(entry, replicas, clock, counters)
+            instance.turn, instance.sticky_turn = turns.get(entry.name, (0, 0))
             self.instances.append(instance)
             for host in entry.hosts:
                 self.by_host[host.encode("ascii")] = instance

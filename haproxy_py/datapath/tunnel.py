@@ -95,7 +95,8 @@ class Tunnel(Timed):
             if problem is not None:
                 cut_off(end.transport)
             elif end.transport.is_closing():
-                end.transport.abort()
+                if which is None:  # the second deadline; else what is buffered still leaves
+                    end.transport.abort()
             else:
                 end.transport.close()
         if which is not None and self.client.lost and self.far.lost:

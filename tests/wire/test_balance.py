@@ -180,7 +180,7 @@ async def test_large_upload_moves_to_the_next_replica_too() -> None:
     async def gather(wire: Wire, number: int) -> None:
         await wire.read_head()
         got.append(len(await wire.read(300_000)))
-        wire.send(OK)
+        wire.send(OK.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
         await wire.reader.read()
 
     async with ScriptedReplica(gather) as replica, InnerWorker([f"http://127.0.0.1:{down}", replica.url]) as worker:
@@ -310,7 +310,8 @@ async def test_replica_that_cannot_be_reached_is_replaced_with_a_new_cookie() ->
     async with (
         ScriptedReplica(answer_each()) as first,
         ScriptedReplica(answer_each()) as second,
-        InnerWorker([first.url, second.url]) as worker,await worker.open() as client
+        InnerWorker([first.url, second.url]) as worker,
+        await worker.open() as client,
     ):
         values = set()
         for _ in range(2):
