@@ -27,7 +27,7 @@ test: $(VENV)/built  ## all tests, with real Node-RED replicas and a real browse
 lint: $(VENV)/built  ## formatting, style, types, import direction
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
-	$(RUN)/mypy --strict haproxy_py
+	$(RUN)/mypy haproxy_py
 	$(RUN)/lint-imports
 
 bench: $(VENV)/built  ## CPU per request against HAProxy, nginx and the raw relay

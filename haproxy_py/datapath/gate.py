@@ -203,7 +203,7 @@ class Gate:
     @cython.exceptval(-1, check=False)
     def is_on_deny_list(self, text: cython.p_const_uchar, size: cython.Py_ssize_t, method: bytes) -> cython.bint:
         prefix: bytes
-        for methods, prefix in self.deny:  # noqa: SIM110 (a generator would be an object for every path)
+        for methods, prefix in self.deny:
             if is_below(text, size, prefix) and (not methods or method in methods):
                 return True
         return False
@@ -351,7 +351,7 @@ def is_below(text: cython.p_const_uchar, size: cython.Py_ssize_t, tree: bytes) -
 def equals_folded(text: cython.p_const_uchar, lower: cython.p_const_uchar, length: cython.Py_ssize_t) -> cython.bint:
     """Whether `length` octets are equal but for ASCII case. Both have that many; the second is lower-case already."""
     at: cython.Py_ssize_t
-    for at in range(length):  # noqa: SIM110 (a loop in C)
+    for at in range(length):
         if fold(text[at]) != lower[at]:
             return False
     return True

@@ -166,4 +166,4 @@ PAGE = f"""<!doctype html>
 <script>{SCRIPT}</script>
 </body>
 </html>
-"""  # noqa: E501
+"""
