@@ -110,7 +110,7 @@ class Worker:
         self, loop: asyncio.AbstractEventLoop, link: socket.socket, memory: mmap.mmap, log_fd: int = 1
     ) -> None:
         self.loop = loop
-        self.context: Context | None = None
+        self.context: Any = None  # a Context, once control has said Start
         self._link = link
         self._memory = memory
         self._log_fd = log_fd  # the access log's
