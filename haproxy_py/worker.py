@@ -8,7 +8,9 @@ process or give it a new table: it finishes what runs and exits.
 from __future__ import annotations
 
 import argparse
+import array
 import asyncio
+import contextlib
 import faulthandler
 import gc
 import math
@@ -16,6 +18,7 @@ import mmap
 import os
 import signal
 import socket
+import struct
 import sys
 import traceback
 from typing import Any
@@ -41,8 +44,25 @@ TUNNEL_WINDOW = 10.0
 ORPHAN_DEADLINE = 25.0
 """Seconds that a worker goes on without control, to finish what runs."""
 
+LAST_ACCEPTS = 0.3
+"""Seconds in which those that have begun to connect are still accepted, while control closes its sockets."""
+
 ROOM_AGAIN = 0.95
 """Share of the connection limit below which accepting goes on, so that it does not flap at the limit."""
+
+_SO_ATTACH_FILTER = 26  # linux/asm-generic/socket.h
+
+_NO_NEW_CLIENT = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # load the flags of the TCP header
+        (0x54, 0, 0, 0x12),  # keep SYN and ACK
+        (0x15, 0, 1, 0x02),  # a SYN alone, the first segment of a connection,
+        (0x06, 0, 0, 0),  # is dropped;
+        (0x06, 0, 0, 0xFFFFFFFF),  # everything else passes
+    )
+)
+"""A filter for a listening socket (linux/filter.h, `struct sock_filter`)."""
 
 
 class Door:
@@ -54,6 +74,7 @@ class Door:
         self._socket = socket.socket(fileno=listener.fd)
         self._server: asyncio.AbstractServer | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._refuses = False
         self._shut = False
         self.entrance = Entrance(listener.scheme, listener.host, listener.port)
         self.entrance.changed = self._look
@@ -66,6 +87,20 @@ class Door:
             return
         copy = self._socket.dup()
         self._server = await self._worker.loop.create_server(self._welcome, sock=copy, backlog=BACKLOG)
+
+    def refuse(self) -> None:
+        """Let no further client begin to connect, and go on accepting those that have begun.
+
+        Closing a listening socket resets the connections in its queue, and its clients have sent requests on them. So
+        for the last moments the kernel drops whoever comes new: the port is closed when that client tries again.
+        """
+        if self._refuses or self._shut:
+            return
+        self._refuses = True
+        with contextlib.suppress(OSError):  # a kernel without socket filters: some clients are reset
+            program = array.array("B", _NO_NEW_CLIENT)  # lives until the kernel has copied it
+            address, size = program.buffer_info()
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", size // 8, address))
 
     def shut(self) -> None:
         """Accept no more."""
@@ -235,8 +270,12 @@ class Worker:
         if now < self._accept_ends:
             return
         for door in self._doors:
-            door.shut()
-        self._doors.clear()
+            if now < self._accept_ends + LAST_ACCEPTS:
+                door.refuse()
+            else:
+                door.shut()
+        if now >= self._accept_ends + LAST_ACCEPTS:
+            self._doors.clear()
         clients = [client for client in self.context.clients if isinstance(client, ClientConnection)]
         closed = 0
         for client in clients:
@@ -248,7 +287,7 @@ class Worker:
             ticks_left = max(1, int((self._drain_ends - now) / TICK) - 5)  # half a second to spare
             for tunnel in tunnels[: math.ceil(len(tunnels) / ticks_left)]:
                 tunnel.drain()
-        if not self.context.clients or now >= self._drain_ends:
+        if not (self._doors or self.context.clients) or now >= self._drain_ends:
             self._finished.set()
 
     def _abort(self) -> None:

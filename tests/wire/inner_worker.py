@@ -205,3 +205,8 @@ def read_memory(pid: int) -> int:
     found = re.search(r"VmRSS:\s+(\d+) kB", text)
     assert found is not None
     return int(found[1]) * 1024
+
+
+def find_workers(control: int) -> list[int]:
+    """The processes that a control process has started."""
+    return [int(pid) for pid in Path(f"/proc/{control}/task/{control}/children").read_text().split()]

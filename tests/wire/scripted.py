@@ -91,6 +91,8 @@ class Wire:
         self.writer.transport.abort()
 
     async def close(self) -> None:
+        if self.writer.transport.get_write_buffer_size():
+            self.writer.transport.abort()  # nobody takes it
         self.writer.close()
         with contextlib.suppress(OSError):
             await self.writer.wait_closed()
