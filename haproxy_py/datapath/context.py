@@ -2,7 +2,6 @@
 
 import os
 import time
-from email.utils import formatdate
 from typing import Optional
 
 import cython
@@ -13,6 +12,23 @@ from cython.cimports.haproxy_py.datapath.deadlines import Clock
 from cython.cimports.haproxy_py.datapath.heads import Head
 from cython.cimports.haproxy_py.datapath.routes import Routes
 from cython.cimports.haproxy_py.datapath.writer import Writer
+
+_DAYS = (b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun")
+_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
+
+
+def _write_date(second: int) -> bytes:
+    """An IMF-fixdate (RFC 9110 section 5.6.7), whatever the locale. `email.utils` can do it too, for a mebibyte."""
+    year, month, day, hour, minute, seconds, weekday = time.gmtime(second)[:7]
+    return b"%s, %02d %s %04d %02d:%02d:%02d GMT" % (
+        _DAYS[weekday],
+        day,
+        _MONTHS[month - 1],
+        year,
+        hour,
+        minute,
+        seconds,
+    )
 
 
 @cython.final
@@ -73,7 +89,7 @@ class Context:
         second: cython.longlong = int(time.time())
         if second != self.date_second:
             self.date_second = second
-            self.date_line = b"Date: " + formatdate(second, usegmt=True).encode("ascii") + b"\r\n"
+            self.date_line = b"Date: %s\r\n" % _write_date(second)
 
     @cython.cfunc
     @cython.nogil
