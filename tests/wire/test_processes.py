@@ -111,7 +111,7 @@ async def test_killed_worker_costs_only_its_own_exchanges_and_is_back_within_a_s
             killed = time.monotonic()
             await eventually(lambda: len(set(find_workers(proxy.pid)) - {victim}) == 2)
             await eventually(lambda: f"(pid {max(set(find_workers(proxy.pid)) - workers)}) accepts" in proxy.log)
-            assert time.monotonic() - killed < 1.5  # a second, and a busy machine
+            assert time.monotonic() - killed < 1.0
             after = load.answered
             await eventually(lambda: load.answered > after + 500)
             load.ending = True
