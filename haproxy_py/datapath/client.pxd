@@ -9,6 +9,7 @@ cdef class ClientConnection(Exchange):
     # per connection
     cdef bytes held  # what has come and cannot be used yet: part of a head, or later requests
     cdef bint reading_paused
+    cdef bint turn_pending  # what is held waits for the next turn of the loop
     cdef bint half_closed  # the client has sent FIN
     cdef int exchanges  # ended on this connection
     cdef Py_ssize_t waiting_size  # of the write buffer when it was last looked at

@@ -147,10 +147,12 @@ class ClientConnection(Exchange):
             self.discarded += PyBytes_GET_SIZE(data)
             if self.discarded > LINGER_BYTES:
                 self.finish_lingering()
-        elif self.held is not None:
+            return
+        if self.held is not None:
             data = self.held + data
             self.held = None
-            self.take_input(data)
+        if self.turn_pending:
+            self.hold(data)
         else:
             self.take_input(data)
 
@@ -198,6 +200,7 @@ class ClientConnection(Exchange):
         while data is not None:
             turns += 1
             if turns > MAX_REQUESTS_PER_TURN and self.stage == IDLE:  # other connections wait too
+                self.turn_pending = True
                 self.hold(data)
                 self.context.loop.call_soon(self.take_turn)
                 return
@@ -220,6 +223,7 @@ class ClientConnection(Exchange):
 
     def take_turn(self) -> None:
         """Go on with requests that came in a long row."""
+        self.turn_pending = False
         self.go_on()
 
     @cython.cfunc
@@ -577,7 +581,7 @@ class ClientConnection(Exchange):
     def go_on(self):
         """Use what was sent ahead, or close if nothing more can come: after exchanges that ended out of `take_input`."""
         data: bytes = self.held
-        if self.stage != IDLE:
+        if self.stage != IDLE or self.turn_pending:
             return
         if data is not None:
             self.held = None

@@ -37,36 +37,41 @@ async def dial(exchange: Exchange, context: Context, instance: Instance, replica
     began: cython.double = monotonic()
     attempt: cython.double
     seconds: cython.double
-    while replica is not None:
-        attempt = monotonic()
-        seconds = instance.connect
-        if instance.connect_total > 0 and began + instance.connect_total - attempt < seconds:
-            seconds = began + instance.connect_total - attempt
-        if seconds <= 0:
-            break
-        try:
-            async with asyncio.timeout(seconds):
-                _, connection = await context.loop.create_connection(
-                    partial(ReplicaConnection, context, replica, instance.buffer), replica.host, replica.port
-                )
-        except OSError as problem:
-            reason = CONNECT_TIMEOUT if isinstance(problem, TimeoutError) else CONNECT_FAILED
-        else:
-            if connection.phase == FRESH:
-                seconds = monotonic() - attempt
-                observe(replica.counts + _DURATION, seconds)
-                if exchange.awaits(task):
-                    exchange.dialled(connection, seconds)
-                else:
-                    give_back(replica)
-                    connection.park(instance)
+    settled: cython.bint = False  # the exchange has its connection, or knows that it gets none
+    try:
+        while replica is not None:
+            attempt = monotonic()
+            seconds = instance.connect
+            if instance.connect_total > 0 and began + instance.connect_total - attempt < seconds:
+                seconds = began + instance.connect_total - attempt
+            if seconds <= 0:
+                break
+            try:
+                async with asyncio.timeout(seconds):
+                    _, connection = await context.loop.create_connection(
+                        partial(ReplicaConnection, context, replica, instance.buffer), replica.host, replica.port
+                    )
+            except OSError as problem:
+                reason = CONNECT_TIMEOUT if isinstance(problem, TimeoutError) else CONNECT_FAILED
+            else:
+                if connection.phase == FRESH:
+                    seconds = monotonic() - attempt
+                    observe(replica.counts + _DURATION, seconds)
+                    if exchange.awaits(task):
+                        settled = True
+                        exchange.dialled(connection, seconds)
+                    else:
+                        connection.park(instance)
+                    return
+                reason = CONNECT_FAILED  # accepted and closed at once
+            replica.counts[_FAILED] += 1
+            if not exchange.awaits(task):
                 return
-            reason = CONNECT_FAILED  # accepted and closed at once
-        replica.counts[_FAILED] += 1
-        if not exchange.awaits(task):
+            tried.append(replica)
+            replica = exchange.change_replica(tried)
+        if exchange.awaits(task):
+            settled = True
+            exchange.dial_failed(reason)
+    finally:
+        if not settled and replica is not None and not exchange.awaits(task):
             give_back(replica)
-            return
-        tried.append(replica)
-        replica = exchange.change_replica(tried)
-    if exchange.awaits(task):
-        exchange.dial_failed(reason)

@@ -144,6 +144,19 @@ async def test_cancelled_attempt_to_connect_is_500_and_gives_its_place_back() ->
                 assert worker.count_replica(ACTIVE) == 0
 
 
+async def test_cancelled_attempt_whose_client_has_left_gives_its_place_back() -> None:
+    with black_hole() as url:
+        async with InnerWorker([url]) as worker:
+            async with await worker.open() as client:
+                client.send(GET)
+                await wait_dials(worker, 1)
+                client.reset()
+            await eventually(lambda: worker.count_worker(counters.WORKER_CLIENT_CONNECTIONS) == 0)
+            for task in worker.context.dials.copy():
+                task.cancel()
+            await eventually(lambda: worker.count_replica(ACTIVE) == 0)
+
+
 async def test_attempt_to_connect_that_fails_unexpectedly_is_500_and_gives_its_place_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

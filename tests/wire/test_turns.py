@@ -72,6 +72,17 @@ async def test_long_row_of_denied_requests_does_not_hold_others_up() -> None:
         assert most < ROW / 10
 
 
+async def test_long_row_never_gets_more_than_its_share_of_a_turn() -> None:
+    most = 0
+    async with InnerWorker(["http://127.0.0.1:9"]) as worker, send_row(worker, 200_000):
+        answered = 0
+        while answered < 200_000:
+            await asyncio.sleep(0)  # one turn of the loop
+            most = max(most, worker.count_replies("gate_denied") - answered)
+            answered = worker.count_replies("gate_denied")
+    assert 0 < most <= 64
+
+
 async def test_fin_behind_a_long_row_still_gets_every_answer() -> None:
     async with InnerWorker(["http://127.0.0.1:9"]) as worker, send_row(worker, ROW) as process:
         async with asyncio.timeout(WITHIN):
