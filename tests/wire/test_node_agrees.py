@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,8 +59,8 @@ def mutate(message: bytes, random_: random.Random) -> bytes:
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[int]:
-    program = shutil.which("node")
-    assert program is not None, "Node.js is missing: install nodejs, or put `node` on the PATH"
+    program = Path(__file__).parents[1] / "node_red" / "v5" / "node_modules" / ".bin" / "node"
+    assert program.exists(), "Node.js is missing: run tests/install, which gets it together with Node-RED"
     with subprocess.Popen(
         [program, str(Path(__file__).with_name("node_replica.js"))], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
     ) as process:
