@@ -96,7 +96,7 @@ def write_request(
     context: Context,
     head: Head,
     passage: cython.pointer(Passage),
-    data: bytes,
+    data: cython.p_const_char,
     entrance: Entrance,
     peer: bytes,
     request_id: bytes,
@@ -107,7 +107,7 @@ def write_request(
     `data` holds the head; `trusted` the networks of trusted proxies if the peer is one of them, else None.
     """
     writer: Writer = context.writer
-    first: cython.p_const_char = PyBytes_AS_STRING(data) + head.skipped
+    first: cython.p_const_char = data + head.skipped
     fields: cython.p_const_char = first + head.line_size + 2
     line: cython.pointer(FieldLine)
     index: cython.int

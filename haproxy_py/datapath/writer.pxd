@@ -11,4 +11,5 @@ cdef class Writer:
     cdef void put_byte(self, char value) noexcept nogil
     cdef void put_number(self, long long value) noexcept nogil
     cdef void put_hex(self, unsigned long long value) noexcept nogil
+    cdef int check(self) except -1
     cdef bytes take(self)

@@ -1,7 +1,7 @@
 """A piece of memory in which a head is put together before it leaves in one write.
 
 Each worker has one, used within one callback and never across two. A write past its end is not made but remembered:
-`take` then raises, so a head is either whole or not sent at all.
+`check` then raises, so a head is either whole or not sent at all.
 """
 
 import cython
@@ -71,8 +71,15 @@ class Writer:
         self.put(cython.address(digits[0]), 16)
 
     @cython.cfunc
-    def take(self) -> bytes:
-        """What was written, as an object of its own."""
+    @cython.exceptval(-1, check=False)
+    def check(self) -> cython.int:
+        """Whether all that was written stands in `space`, `used` octets. Raises OverflowError."""
         if self.overflowed:
             raise OverflowError("a head grew past the writer: the limits of the configuration should prevent that")
+        return 0
+
+    @cython.cfunc
+    def take(self) -> bytes:
+        """What was written, as an object of its own. Raises OverflowError."""
+        self.check()
         return PyBytes_FromStringAndSize(cython.address(self.space[0]), self.used)

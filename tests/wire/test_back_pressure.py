@@ -119,7 +119,7 @@ async def test_slow_side_costs_less_than_a_mebibyte_and_nobody_any_time(
 
 
 async def test_reading_pauses_at_64_kib_and_goes_on_at_16() -> None:
-    """What lies in the worker: at most the high mark and one read of the loop (256,000 octets)."""
+    """What lies in the worker: at most the high mark and one read (128 KiB)."""
     sent = [0]
 
     async def send_much(wire: Wire, number: int) -> None:
@@ -137,16 +137,16 @@ async def test_reading_pauses_at_64_kib_and_goes_on_at_16() -> None:
     ):
         client.writer.transport.pause_reading()
         client.send(GET)
-        await eventually(lambda: any(one.transport.get_write_buffer_size() > 65536 for one in worker.context.clients))
+        await eventually(lambda: any(one.stream.unsent > 65536 for one in worker.context.clients))
         (connection,) = worker.context.clients
-        assert connection.transport.get_write_buffer_limits() == (16384, 65536)
-        size = connection.transport.get_write_buffer_size()
-        assert 65536 < size <= 65536 + 256_000
+        assert connection.stream.limits == (16384, 65536)
+        size = connection.stream.unsent
+        assert 65536 < size <= 65536 + 131_072
         last = -1
         while sent[0] != last:
             last = sent[0]
             await asyncio.sleep(0.2)
-        assert connection.transport.get_write_buffer_size() == size  # nothing more is read
+        assert connection.stream.unsent == size  # nothing more is read
         client.reset()
 
 
