@@ -27,6 +27,7 @@ from typing import Any
 import uvloop
 
 from haproxy_py import channel, counters
+from haproxy_py.certificates import Certificate, make_context
 from haproxy_py.datapath.access_log import AccessLog
 from haproxy_py.datapath.client import ClientConnection
 from haproxy_py.datapath.context import Context, Entrance
@@ -81,6 +82,8 @@ class Door:
         self.entrance = Entrance(
             listener.scheme, listener.host, listener.port, limit, int(limit * ROOM_AGAIN), self._look, self._fail
         )
+        if listener.certificate is not None:
+            self.renew(listener.certificate)
         self._listener = Listener(worker.context, self.entrance, listener.fd)
         self._name = f"{listener.host}:{listener.port}"
         self._complained = 0.0  # monotonic seconds
@@ -89,6 +92,10 @@ class Door:
     def open(self) -> None:
         """Accept from now on."""
         self._listener.open()
+
+    def renew(self, certificate: Certificate) -> None:
+        """Use it for new connections; those that stand keep what they began with."""
+        self.entrance.tls = make_context(certificate)
 
     def refuse(self) -> None:
         """Let no further client begin to connect, and go on accepting those that have begun.
@@ -226,6 +233,9 @@ class Worker:
             case channel.Publish(table):
                 self.context.publish(table)
                 self.say(channel.Applied(table.version))
+            case channel.Renew(listener, certificate):
+                if self._doors:  # none are left at the end of a drain
+                    self._doors[listener].renew(certificate)
             case channel.Drain(delay, deadline):
                 self._begin_drain(delay, deadline)
             case channel.Stop():

@@ -76,9 +76,9 @@ class Listener(Watched):
         address: sockaddr_storage
         size: socklen_t
         fd: cython.int
-        count: cython.int
+        _accepted: cython.int
         text: cython.char[INET6_ADDRSTRLEN]
-        for count in range(ACCEPTS_PER_VISIT):
+        for _accepted in range(ACCEPTS_PER_VISIT):
             if not self.accepting:
                 return
             size = cython.sizeof(address)
