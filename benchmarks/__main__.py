@@ -55,7 +55,8 @@ def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--quick", action="store_true",
-        help="two minutes: one round of 1 s with the relay, haproxy_py, HAProxy and nginx; no memory, no settings",
+        help="within two minutes: one round of 1 s with the relay, haproxy_py, HAProxy and nginx, without memory and "
+        "settings; every --peer adds 20 s",
     )  # fmt: skip
     parser.add_argument("--rounds", type=_at_least_one, help=f"rounds (default {FULL.rounds}, quick {QUICK.rounds})")
     parser.add_argument(

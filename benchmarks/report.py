@@ -171,8 +171,9 @@ def _micros_of(results: Results, scenario: Scenario, proxy: str) -> str:
 
 def _show_range(figures: list[float], unit: str = "") -> str:
     digits = 1 if median(figures) >= 10 else 2
-    shown = [f"{figure:.{digits}f}" for figure in (median(figures), min(figures), max(figures))]
-    return f"{shown[0]}{' ' + unit if unit else ''} ({shown[1]} to {shown[2]})"
+    middle, low, high = (f"{figure:.{digits}f}" for figure in (median(figures), min(figures), max(figures)))
+    shown = f"{middle} {unit}" if unit else middle
+    return shown if len(figures) == 1 else f"{shown} ({low} to {high})"
 
 
 def _show_octets(octets: float) -> str:

@@ -42,6 +42,7 @@ def test_without_any_peer_there_is_no_ratio() -> None:
 
 def test_the_spread_is_the_median_and_the_range_of_the_rounds() -> None:
     assert str(spread([0.9, 0.7, 0.8])) == "0.80 (0.70 to 0.90)"
+    assert str(spread([0.9])) == "0.90"
     assert spread([]) is None
 
 
