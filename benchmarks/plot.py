@@ -11,18 +11,20 @@ from benchmarks.scenarios import Scenario
 
 
 def draw(results: Results, scenarios: Iterable[Scenario], path: Path) -> None:
-    """Write an SVG. Raises UnavailableError without matplotlib."""
+    """Write an SVG. Raises UnavailableError without matplotlib, or where there is no ratio to show."""
+    peers = [*DISTRIBUTION, *results.newest]
+    measured = [s for s in scenarios if any(pairwise(results.samples, s.name, "haproxy_py", peer) for peer in peers)]
+    if not measured:
+        raise UnavailableError("haproxy_py and a peer were not measured under the same load")
     try:
         import matplotlib
     except ImportError as problem:
         raise UnavailableError("matplotlib is not installed (pip install matplotlib)") from problem
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "haproxy-py"  # the same picture for the same samples
-    matplotlib.rcParams["svg.fonttype"] = "none"  # text as text: a third of the size
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text as text, not as outlines
     from matplotlib import pyplot
 
-    measured = [s for s in scenarios if any(sample.scenario == s.name for sample in results.samples)]
-    peers = [*DISTRIBUTION, *results.newest]
     height = 0.8 / len(peers)
     figure, axes = pyplot.subplots(figsize=(8, 1.5 + 0.5 * len(measured)), layout="constrained")
     for index, peer in enumerate(peers):

@@ -19,6 +19,9 @@ def sample(proxy: str, micros: float, round_: int = 1, scenario: str = "small") 
     return Sample(scenario, proxy, round_, micros, 1000.0, 20.0, 1000, 0, 0)
 
 
+PAIR = [sample("haproxy_py", 18.0), sample("haproxy", 20.0)]
+
+
 def report(results: Results) -> str:
     return write_markdown(results, SCENARIOS)
 
@@ -86,7 +89,12 @@ def test_what_was_left_out_is_told_once() -> None:
 def test_without_matplotlib_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UnavailableError, match="pip install matplotlib"):
-        draw(Results("a machine", samples=[sample("haproxy_py", 10.0)]), SCENARIOS, tmp_path / "picture.svg")
+        draw(Results("a machine", samples=PAIR), SCENARIOS, tmp_path / "picture.svg")
+
+
+def test_without_a_ratio_there_is_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="not measured under the same load"):
+        draw(Results("a machine", samples=PAIR[:1]), SCENARIOS, tmp_path / "picture.svg")
 
 
 def test_the_picture_shows_every_peer(tmp_path: Path) -> None:
