@@ -13,7 +13,7 @@ cdef enum:
     SMALL_BODY = 16384  # body bytes up to here are copied behind the head, so that both leave in one piece
     MAX_REQUESTS_PER_TURN = 64  # of one connection in a row, answered by the proxy itself, before others get their turn
     LINGER_BYTES = 65536  # CON-9: discarded after an early answer
-    READ_SIZE = 131072  # octets that one visit of a connection reads
+    READ_SIZE = 262144  # octets that one visit of a connection reads
     EVENTS_PER_ROUND = 128  # connections that one look at the sockets finds ready
     ROUNDS_PER_TURN = 8  # looks at the sockets before the event loop's own business
     ACCEPTS_PER_VISIT = 32  # connections accepted in a row before others get their turn

@@ -93,7 +93,7 @@ class TlsStream(Stream):
                 user.ended()
                 return
             user.received(PyByteArray_AS_STRING(_plain), size)
-            if self.fd >= 0 and not self.incoming.pending and not self.tls.pending():
+            if not self.incoming.pending:  # whole records were read, so OpenSSL holds nothing either
                 self.undecrypted = False
                 return
 
