@@ -28,6 +28,8 @@ cdef class ClientConnection(Exchange):
     cdef Replica find_wanted(self, Head head, Passage* passage, bint* sticky)
     cdef int choose_replica(self, Head head, Passage* passage) except? -1000
     cdef bytes find_authority(self)
+    cdef body_moved(self)
+    cdef void divert_rest(self)
     cdef bytes find_request_id(self, Head head, object trusted)
     cdef void describe(self, Head head, Passage* passage)
     cdef send_request(self, Head head, const char* piece, Py_ssize_t size)

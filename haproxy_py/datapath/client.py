@@ -29,7 +29,7 @@ from cython.cimports.haproxy_py.datapath.exchange import (
     Exchange,
 )
 from cython.cimports.haproxy_py.datapath.forward import write_request
-from cython.cimports.haproxy_py.datapath.framing import Body, frame_request
+from cython.cimports.haproxy_py.datapath.framing import BY_LENGTH, Body, frame_request
 from cython.cimports.haproxy_py.datapath.heads import (
     ACCEPT,
     COOKIE,
@@ -483,6 +483,7 @@ class ClientConnection(Exchange):
             dial.begin()
         self.choose_deadline()
         if self.stage == BODY:
+            self.divert_rest()
             self.update_reading()
 
     @cython.cfunc
@@ -513,16 +514,40 @@ class ClientConnection(Exchange):
         elif self.pending is not None:
             self.pending.append(piece[:piece_size])
             self.pending_size += piece_size
+        self.body_moved()
+        return end
+
+    @cython.cfunc
+    def passed(self, size: cython.Py_ssize_t):
+        upstream: ReplicaConnection = self.upstream
+        self.octets_in += size
+        self.body.passed(size)
+        if upstream is not None:
+            upstream.request_passed(size)
+        self.body_moved()
+
+    @cython.cfunc
+    def body_moved(self):
+        """A piece of the request's body went on to the replica, or waits for it."""
+        upstream: ReplicaConnection = self.upstream
         if self.body.complete:
             self.stage = WAITING
             if upstream is not None:
                 upstream.request_is_complete()
         elif self.instance.request_total > 0 and (self.context.clock.now - self.started > self.instance.request_total):
             self.expired()
-            return size
+            return
+        else:
+            self.divert_rest()
         self.choose_deadline()
         self.update_reading()
-        return end
+
+    @cython.cfunc
+    def divert_rest(self) -> cython.void:
+        """Let the rest of a body go past this process if it has a length, once there is a connection for it."""
+        upstream: ReplicaConnection = self.upstream
+        if upstream is not None:
+            self.stream.divert(upstream.stream, self.body.remaining if self.body.kind == BY_LENGTH else 0)
 
     # --- connecting, as a `Dial` sees it ---
 
@@ -565,6 +590,8 @@ class ClientConnection(Exchange):
             connection.send(PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece), cython.NULL, 0)
         if self.body.complete:
             connection.request_is_complete()
+        else:
+            self.divert_rest()
         self.choose_deadline()
         self.update_reading()
 
@@ -579,6 +606,7 @@ class ClientConnection(Exchange):
 
     @cython.cfunc
     def exchange_ended(self):
+        self.stream.undivert()
         self.upstream = None
         self.pending = None
         if self.stage == ENDED or self.stage == CLOSING:
@@ -710,13 +738,13 @@ class ClientConnection(Exchange):
     @cython.cfunc
     def watch_taking(self) -> cython.void:
         """From now on the client must take something of what waits for it, now and then."""
-        self.waiting_size = self.stream.unsent
+        self.waiting_size = self.stream.waits()
         self.taken_at = self.context.clock.now
 
     @cython.cfunc
     def is_taking(self) -> cython.bint:
         """Whether answers wait for the client, and it has taken something of them within `client_write`."""
-        size: cython.Py_ssize_t = self.stream.unsent
+        size: cython.Py_ssize_t = self.stream.waits()
         routes: Routes = self.context.routes
         limit: cython.double = (
             routes.client_write.duration if self.instance is None else self.instance.client_write.duration

@@ -21,7 +21,7 @@ from cython.cimports.haproxy_py.datapath.context import Context
 from cython.cimports.haproxy_py.datapath.count import cell, count_answer, observe
 from cython.cimports.haproxy_py.datapath.deadlines import monotonic
 from cython.cimports.haproxy_py.datapath.forward import write_response, write_switch
-from cython.cimports.haproxy_py.datapath.framing import CHUNKED, NO_BODY, UNTIL_CLOSE
+from cython.cimports.haproxy_py.datapath.framing import BY_LENGTH, CHUNKED, NO_BODY, UNTIL_CLOSE
 from cython.cimports.haproxy_py.datapath.heads import (
     OPTION_UPGRADE,
     SEC_WEBSOCKET_ACCEPT,
@@ -98,6 +98,7 @@ class Exchange(ReplicaUser):
     @cython.cfunc
     def leave_replica(self) -> cython.void:
         """The exchange ends without its answer: cut the connection to the replica, or stop waiting for one."""
+        self.stream.undivert()
         if self.upstream is not None:
             self.upstream.detach()
             self.upstream = None
@@ -169,6 +170,14 @@ class Exchange(ReplicaUser):
             self.stream.send_pieces(PyBytes_AS_STRING(line), PyBytes_GET_SIZE(line), piece, size, True)
         else:
             self.stream.send(piece, size)
+
+    @cython.cfunc
+    def divert_answer(self, connection: ReplicaConnection):
+        connection.stream.divert(self.stream, connection.body.remaining if connection.body.kind == BY_LENGTH else 0)
+
+    @cython.cfunc
+    def answer_passed(self, connection: ReplicaConnection, size: cython.Py_ssize_t):
+        self.octets_out += size
 
     @cython.cfunc
     def send_written(self):

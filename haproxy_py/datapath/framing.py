@@ -135,6 +135,13 @@ class Body:
         return size if self.kind == UNTIL_CLOSE else start
 
     @cython.cfunc
+    @cython.exceptval(check=False)
+    def passed(self, size: cython.Py_ssize_t) -> cython.void:
+        """Count octets of a body `BY_LENGTH` that nobody read, at most the `remaining` ones."""
+        self.remaining -= size
+        self.complete = self.remaining == 0
+
+    @cython.cfunc
     def rewritten(self) -> bytes:
         """What to pass on of the last piece where `spans` is set."""
         return b"".join(self.spans)

@@ -1,5 +1,10 @@
-from haproxy_py.datapath.limits cimport EVENTS_PER_ROUND
+from haproxy_py.datapath.limits cimport EVENTS_PER_ROUND, IDLE_PIPES
 from haproxy_py.datapath.sockets cimport epoll_event
+
+# Octets on their way from one socket to another, in the kernel.
+cdef struct Pipe:
+    int sink  # end that takes octets
+    int source  # end that gives them
 
 cdef class Watched:
     cdef Poller poller
@@ -17,6 +22,8 @@ cdef class Poller:
     cdef int fd
     cdef char* space  # what one visit reads into: of use within the visit only
     cdef epoll_event events[EVENTS_PER_ROUND]
+    cdef Pipe pipes[IDLE_PIPES]  # empty ones
+    cdef int idle_pipes
     cdef list again  # of Watched: there is more to do than one visit does
     cdef list closed  # of Watched: their owners learn of it at the end of the round
     cdef bint turning  # `turn` runs
@@ -27,6 +34,8 @@ cdef class Poller:
     cdef void unwatch(self, Watched watched) noexcept
     cdef void visit_again(self, Watched watched)
     cdef void bury(self, Watched watched)
+    cdef bint take_pipe(self, Pipe* pipe) noexcept
+    cdef void give_pipe(self, Pipe* pipe, bint is_empty) noexcept
     cdef void schedule(self)
     cdef void finish_round(self)
     cdef void report(self, Watched watched, object problem)

@@ -16,15 +16,26 @@ import os
 import cython
 from cython.cimports.cpython.mem import PyMem_Free, PyMem_Malloc
 from cython.cimports.cpython.ref import Py_DECREF, Py_INCREF, PyObject
-from cython.cimports.haproxy_py.datapath.limits import EVENTS_PER_ROUND, READ_SIZE, ROUNDS_PER_TURN
+from cython.cimports.haproxy_py.datapath.limits import (
+    EVENTS_PER_ROUND,
+    IDLE_PIPES,
+    PIPE_SIZE,
+    READ_SIZE,
+    ROUNDS_PER_TURN,
+)
 from cython.cimports.haproxy_py.datapath.sockets import (
     EPOLL_CLOEXEC,
     EPOLL_CTL_ADD,
     EPOLL_CTL_DEL,
+    F_SETPIPE_SZ,
+    O_CLOEXEC,
+    O_NONBLOCK,
     epoll_create1,
     epoll_ctl,
     epoll_event,
     epoll_wait,
+    fcntl,
+    pipe2,
 )
 from cython.cimports.libc.errno import errno as c_errno
 from cython.cimports.posix.unistd import close
@@ -94,6 +105,10 @@ class Poller:
     def __dealloc__(self):
         if self.fd >= 0:
             close(self.fd)
+        while self.idle_pipes > 0:
+            self.idle_pipes -= 1
+            close(self.pipes[self.idle_pipes].sink)
+            close(self.pipes[self.idle_pipes].source)
         PyMem_Free(self.space)
 
     def turn(self) -> None:
@@ -188,6 +203,34 @@ class Poller:
         watched.fd = -1
         self.closed.append(watched)
         self.schedule()
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def take_pipe(self, pipe: cython.pointer(Pipe)) -> cython.bint:
+        """An empty pipe; false if the kernel gives none."""
+        ends: cython.int[2]
+        if self.idle_pipes > 0:
+            self.idle_pipes -= 1
+            pipe[0] = self.pipes[self.idle_pipes]
+            return True
+        if pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0:
+            return False
+        pipe.source = ends[0]
+        pipe.sink = ends[1]
+        fcntl(pipe.sink, F_SETPIPE_SZ, PIPE_SIZE)  # beyond the user's share of pipes it stays at its 64 KiB
+        return True
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def give_pipe(self, pipe: cython.pointer(Pipe), is_empty: cython.bint) -> cython.void:
+        """Give a pipe back."""
+        if is_empty and self.idle_pipes < IDLE_PIPES:
+            self.pipes[self.idle_pipes] = pipe[0]
+            self.idle_pipes += 1
+        else:
+            close(pipe.sink)
+            close(pipe.source)
+        pipe.sink = -1
 
     @cython.cfunc
     def schedule(self) -> cython.void:

@@ -17,6 +17,8 @@ cdef class ReplicaUser(StreamUser):
     cdef answer_begins(self, ReplicaConnection connection, Head head, const char* piece, Py_ssize_t size)
     cdef answer_interim(self, ReplicaConnection connection, Head head)
     cdef answer_goes_on(self, ReplicaConnection connection, const char* piece, Py_ssize_t size)
+    cdef divert_answer(self, ReplicaConnection connection)
+    cdef answer_passed(self, ReplicaConnection connection, Py_ssize_t size)
     cdef answer_complete(self, ReplicaConnection connection)
     cdef answer_switches(self, ReplicaConnection connection, Head head, const char* rest, Py_ssize_t size)
     cdef exchange_failed(self, ReplicaConnection connection, int reason)
@@ -49,7 +51,9 @@ cdef class ReplicaConnection(Pooled):
 
     cdef void begin(self, ReplicaUser user, Instance instance, bint to_head_request, bint decoded) noexcept
     cdef void send(self, const char* first, Py_ssize_t first_size, const char* second, Py_ssize_t second_size)
+    cdef void request_passed(self, Py_ssize_t size)
     cdef void request_is_complete(self) noexcept
+    cdef body_moved(self, bint reusable)
     cdef void choose_deadline(self) noexcept
     cdef void set_paused(self, bint paused)
     cdef take_heads(self, const char* data, Py_ssize_t size)

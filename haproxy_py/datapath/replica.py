@@ -54,6 +54,16 @@ class ReplicaUser(StreamUser):
         raise AssertionError
 
     @cython.cfunc
+    def divert_answer(self, connection: ReplicaConnection):
+        """More of the body is still to come: it may go past this process if it has a length."""
+        raise AssertionError
+
+    @cython.cfunc
+    def answer_passed(self, connection: ReplicaConnection, size: cython.Py_ssize_t):
+        """So many octets of the body went past."""
+        raise AssertionError
+
+    @cython.cfunc
     def answer_complete(self, connection: ReplicaConnection):
         """The answer has ended well; the connection is no longer the user's."""
         raise AssertionError
@@ -111,12 +121,7 @@ class ReplicaConnection(Pooled):
                 user.answer_goes_on(self, PyBytes_AS_STRING(rewritten), PyBytes_GET_SIZE(rewritten))
             else:
                 user.answer_goes_on(self, data, end)
-            if self.phase != ANSWERING:
-                return  # the client went away while it was written to
-            if self.body.complete:
-                self.finish(end == size)
-            else:
-                self.choose_deadline()
+            self.body_moved(end == size)
         elif self.phase == AWAITING:
             self.heard = True
             if self.held is None:
@@ -130,6 +135,27 @@ class ReplicaConnection(Pooled):
             self.discard()
         elif self.phase == FRESH:
             self.discard()
+
+    @cython.cfunc
+    def passed(self, size: cython.Py_ssize_t):
+        user: ReplicaUser = self.user
+        if self.phase == ANSWERING:
+            self.replica.counts[_RECEIVED] += size
+            self.body.passed(size)
+            user.answer_passed(self, size)
+            self.body_moved(True)
+
+    @cython.cfunc
+    def body_moved(self, reusable: cython.bint):
+        """A piece of the answer's body went on; `reusable`: nothing came behind it."""
+        user: ReplicaUser = self.user
+        if self.phase != ANSWERING:
+            return  # the client went away while it was written to
+        if self.body.complete:
+            self.finish(reusable)
+            return
+        self.choose_deadline()
+        user.divert_answer(self)
 
     @cython.cfunc
     def ended(self):
@@ -161,7 +187,7 @@ class ReplicaConnection(Pooled):
         user: ReplicaUser = self.user
         self.blocked = blocks
         if blocks:
-            self.waiting_size = self.stream.unsent
+            self.waiting_size = self.stream.waits()
         if user is not None:
             user.replica_blocks(blocks)
             self.choose_deadline()
@@ -179,6 +205,7 @@ class ReplicaConnection(Pooled):
         self.instance = instance
         self.to_head_request = to_head_request
         self.phase = AWAITING
+        self.stream.undivert()
         self.request_complete = False
         self.heard = False
         self.interim = 0
@@ -199,6 +226,13 @@ class ReplicaConnection(Pooled):
             self.stream.send(first, first_size)
         else:
             self.stream.send_pieces(first, first_size, second, second_size, False)
+        if self.blocked:
+            self.choose_deadline()
+
+    @cython.cfunc
+    def request_passed(self, size: cython.Py_ssize_t) -> cython.void:
+        """So many octets of the request were diverted to this connection."""
+        self.replica.counts[_SENT] += size
         if self.blocked:
             self.choose_deadline()
 
@@ -287,7 +321,7 @@ class ReplicaConnection(Pooled):
     @cython.exceptval(check=False)
     def is_taking(self) -> cython.bint:
         """Whether the replica has taken something of the request since this was asked last."""
-        size: cython.Py_ssize_t = self.stream.unsent
+        size: cython.Py_ssize_t = self.stream.waits()
         before: cython.Py_ssize_t = self.waiting_size
         self.waiting_size = size
         return size != before
@@ -295,7 +329,7 @@ class ReplicaConnection(Pooled):
     @cython.cfunc
     def discard(self):
         self.phase = GONE
-        if self.stream.unsent:  # a replica that stopped reading would keep it open
+        if self.stream.waits() > 0:  # a replica that stopped reading would keep it open
             self.stream.abort()
         else:
             self.stream.close()
@@ -365,12 +399,7 @@ class ReplicaConnection(Pooled):
             user.answer_begins(self, head, PyBytes_AS_STRING(rewritten), PyBytes_GET_SIZE(rewritten))
         else:
             user.answer_begins(self, head, data + used, end - used)
-        if self.phase != ANSWERING:
-            return
-        if self.body.complete:
-            self.finish(end == size)
-        else:
-            self.choose_deadline()
+        self.body_moved(end == size)
 
     @cython.cfunc
     def finish(self, reusable: cython.bint):

@@ -19,6 +19,19 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLLERR
         EPOLLET
 
+cdef extern from "<fcntl.h>" nogil:
+    Py_ssize_t splice(int source, void* from_offset, int sink, void* to_offset, size_t size, unsigned int flags)
+    int fcntl(int fd, int command, ...)
+    enum:
+        SPLICE_F_MOVE
+        SPLICE_F_NONBLOCK
+        F_SETPIPE_SZ
+        O_NONBLOCK
+        O_CLOEXEC
+
+cdef extern from "<unistd.h>" nogil:
+    int pipe2(int* ends, int flags)
+
 cdef extern from "<sys/socket.h>" nogil:
     struct sockaddr:
         unsigned short sa_family

@@ -1,5 +1,5 @@
 from haproxy_py.datapath.deadlines cimport Timed
-from haproxy_py.datapath.poller cimport Watched
+from haproxy_py.datapath.poller cimport Pipe, Watched
 from haproxy_py.datapath.sockets cimport iovec, sockaddr, socklen_t
 
 cdef class StreamUser(Timed):
@@ -8,6 +8,7 @@ cdef class StreamUser(Timed):
     cdef ended(self)
     cdef lost(self, int problem)
     cdef blocks(self, bint blocks)
+    cdef passed(self, Py_ssize_t size)
 
 cdef class Stream(Watched):
     cdef StreamUser user
@@ -18,8 +19,14 @@ cdef class Stream(Watched):
     cdef readonly Py_ssize_t unsent  # octets
     cdef Py_ssize_t high  # above it the user is told that the other side takes too little
     cdef bint blocked  # the user was told so
+    # what goes past this process
+    cdef Stream sink  # where the next octets go without being read here; None: they are read
+    cdef long long to_pass  # how many
+    cdef Pipe pipe  # on the way to the other side of this stream
+    cdef readonly Py_ssize_t piped  # octets in it: they go before what waits
     # states
     cdef bint connecting
+    cdef bint bulk  # much is to come that cannot be diverted: it is read in large pieces
     cdef bint paused  # the user wants nothing to read
     cdef bint readable  # there may be something to read
     cdef bint ending  # a FIN or an error stands behind what is still to be read
@@ -45,10 +52,16 @@ cdef class Stream(Watched):
     cdef void abort(self)
     cdef void reset(self)
     cdef read(self)
+    cdef bint divert(self, Stream sink, long long size)
+    cdef void undivert(self) noexcept
+    cdef pass_on(self)
+    cdef block(self)
+    cdef empty_pipe(self)
+    cdef bint is_plain(self) noexcept
+    cdef Py_ssize_t waits(self) noexcept
     cdef deliver(self, Py_ssize_t size)
     cdef void fail(self, int problem)
     cdef void write_failed(self, int problem)
-    cdef bint has_unsent(self) noexcept
     cdef void set_limit(self, Py_ssize_t high) noexcept
     cdef int take_error(self) noexcept
     cdef void forget_waiting(self) noexcept

@@ -3,6 +3,8 @@
 - What is sent goes to the kernel at once; only what it does not take is copied and waits (`unsent`). Above the limit the user
   is told to hold back, at a quarter of it to go on.
 - What is received lies in memory that all streams of a worker share, for the time of one call. Whoever needs it longer copies.
+- Of a large body most octets can be diverted: they go from socket to socket through a pipe, within the kernel, and are never
+  copied (splice(2)). The kernel's own bounds apply to them; what the other side does not take stays in the pipe.
 - An error of sending is not the end of receiving: a replica may have answered before it closed. `lost` comes once, when
   nothing more can be read, and never from within a call of the user's.
 """
@@ -10,7 +12,7 @@
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython.cimports.haproxy_py.datapath.deadlines import Timed
-from cython.cimports.haproxy_py.datapath.limits import READ_SIZE
+from cython.cimports.haproxy_py.datapath.limits import DIVERT_FROM, FIRST_SIZE, PIPE_SIZE, READ_SIZE
 from cython.cimports.haproxy_py.datapath.poller import Watched
 from cython.cimports.haproxy_py.datapath.sockets import (
     EPOLLERR,
@@ -28,6 +30,8 @@ from cython.cimports.haproxy_py.datapath.sockets import (
     SOCK_NONBLOCK,
     SOCK_STREAM,
     SOL_SOCKET,
+    SPLICE_F_MOVE,
+    SPLICE_F_NONBLOCK,
     TCP_NODELAY,
     getsockopt,
     iovec,
@@ -41,11 +45,13 @@ from cython.cimports.haproxy_py.datapath.sockets import (
     sockaddr,
     socket,
     socklen_t,
+    splice,
 )
 from cython.cimports.haproxy_py.datapath.sockets import connect as c_connect
 from cython.cimports.libc.errno import EAGAIN, ECONNRESET, EINPROGRESS, EINTR, ENOBUFS, ENOMEM, errno
 from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memcpy, memmove, memset
+from cython.cimports.posix.unistd import close
 
 _EVENTS = cython.declare(cython.uint, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 _NEVER = cython.declare(cython.Py_ssize_t, 1 << 62)  # no limit yet
@@ -80,6 +86,11 @@ class StreamUser(Timed):
         """The other side takes less than it is sent, or again enough."""
         raise AssertionError
 
+    @cython.cfunc
+    def passed(self, size: cython.Py_ssize_t):
+        """So many octets have gone to where they were diverted to."""
+        raise AssertionError
+
 
 @cython.cclass
 class Stream(Watched):
@@ -90,6 +101,9 @@ class Stream(Watched):
 
     def __dealloc__(self):
         free(self.waiting)
+        if self.piped > 0:
+            close(self.pipe.sink)
+            close(self.pipe.source)
 
     @property
     def reading(self) -> bool:
@@ -108,9 +122,9 @@ class Stream(Watched):
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def has_unsent(self) -> cython.bint:
-        """Whether something waits for the other side to take it."""
-        return self.unsent > 0
+    def waits(self) -> cython.Py_ssize_t:
+        """Octets that wait for the other side to take them."""
+        return self.unsent + self.piped
 
     # --- connecting ---
 
@@ -154,7 +168,7 @@ class Stream(Watched):
             self.has_connected(events)
             if self.fd < 0 or not events & EPOLLIN:
                 return
-        if events & EPOLLOUT and self.unsent > 0:
+        if events & EPOLLOUT and self.waits() > 0:
             self.flush()
             if self.fd < 0:
                 return
@@ -188,13 +202,18 @@ class Stream(Watched):
     def read(self):
         """One piece of what has come."""
         size: cython.Py_ssize_t
+        most: cython.Py_ssize_t
         user: StreamUser
         if self.paused or self.finished or not self.readable:
             return
-        size = recv(self.fd, self.poller.space, READ_SIZE, 0)
+        if self.sink is not None:
+            self.pass_on()
+            return
+        most = READ_SIZE if self.bulk else FIRST_SIZE
+        size = recv(self.fd, self.poller.space, most, 0)
         if size > 0:
             # A short piece was all there is, unless an end stands behind it, which is told only once.
-            self.readable = size == READ_SIZE or self.ending
+            self.readable = size == most or self.ending
             self.deliver(size)
             if self.readable and self.fd >= 0 and not self.paused:
                 self.poller.visit_again(self)
@@ -209,6 +228,93 @@ class Stream(Watched):
                 self.poller.visit_again(self)
         else:
             self.fail(errno)
+
+    # --- octets that nobody here needs to see ---
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def is_plain(self) -> cython.bint:
+        """Whether the octets on the socket are those of the user."""
+        return True
+
+    @cython.cfunc
+    def divert(self, sink: Stream, size: cython.longlong) -> cython.bint:
+        """Let the next octets that are received go to `sink` within the kernel. The user is told by `passed`.
+
+        False if that is not worth while, or not possible; then they are received as ever, in large pieces.
+        """
+        if size < DIVERT_FROM or not self.is_plain() or not sink.is_plain():
+            self.bulk = True
+            return False
+        self.sink = sink
+        self.to_pass = size
+        return True
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def undivert(self) -> cython.void:
+        """Receive from now on whatever comes: a head may be next."""
+        self.sink = None
+        self.bulk = False
+
+    @cython.cfunc
+    def pass_on(self):
+        """Move what has come to the sink."""
+        sink: Stream = self.sink
+        user: StreamUser = self.user
+        size: cython.Py_ssize_t
+        if sink.fd < 0 or sink.waits() > 0 or sink.closing or not sink.poller.take_pipe(cython.address(sink.pipe)):
+            self.sink = None  # it goes on as ever, for once
+            self.read()
+            return
+        size = splice(
+            self.fd,
+            cython.NULL,
+            sink.pipe.sink,
+            cython.NULL,
+            self.to_pass if self.to_pass < PIPE_SIZE else PIPE_SIZE,
+            SPLICE_F_MOVE | SPLICE_F_NONBLOCK,
+        )
+        if size <= 0:
+            sink.poller.give_pipe(cython.address(sink.pipe), True)
+            if size < 0 and errno == EAGAIN:
+                self.readable = False
+            else:
+                self.sink = None  # the end, or an error: reading says which
+                self.read()
+            return
+        sink.piped = size
+        self.to_pass -= size
+        if self.to_pass == 0:
+            self.sink = None
+        sink.empty_pipe()
+        if sink.piped > 0 and not sink.blocked and sink.fd >= 0:
+            sink.block()
+        user.passed(size)
+        if self.fd >= 0 and not self.paused:
+            self.poller.visit_again(self)
+
+    @cython.cfunc
+    def empty_pipe(self):
+        """Send what the pipe holds, as much as is taken now."""
+        sent: cython.Py_ssize_t = splice(
+            self.pipe.source, cython.NULL, self.fd, cython.NULL, self.piped, SPLICE_F_MOVE | SPLICE_F_NONBLOCK
+        )
+        if sent < 0:
+            if errno != EAGAIN and errno != EINTR and errno != ENOBUFS and errno != ENOMEM:
+                self.write_failed(errno)
+            return
+        self.piped -= sent
+        if self.piped == 0:
+            self.poller.give_pipe(cython.address(self.pipe), True)
+
+    @cython.cfunc
+    def block(self):
+        """Tell the user that the other side takes too little."""
+        user: StreamUser = self.user
+        self.blocked = True
+        if user is not None:
+            user.blocks(True)
 
     @cython.cfunc
     def deliver(self, size: cython.Py_ssize_t):
@@ -238,7 +344,7 @@ class Stream(Watched):
         sent: cython.Py_ssize_t
         if self.fd < 0 or self.closing or size == 0:
             return
-        if self.unsent > 0:
+        if self.waits() > 0:
             self.keep(data, size)
             return
         sent = send(self.fd, data, size, MSG_NOSIGNAL)
@@ -283,7 +389,7 @@ class Stream(Watched):
         size: cython.Py_ssize_t
         if self.fd < 0 or self.closing:
             return
-        if self.unsent == 0:
+        if self.waits() == 0:
             sent = _send_parts(self.fd, parts, count)
             if sent < 0:
                 if errno != EAGAIN and errno != EINTR and errno != ENOBUFS and errno != ENOMEM:
@@ -303,7 +409,6 @@ class Stream(Watched):
         """Copy what the kernel did not take."""
         needed: cython.Py_ssize_t = self.unsent + size
         memory: cython.p_char
-        user: StreamUser
         if self.start + needed > self.room:
             if needed <= self.room:
                 memmove(self.waiting, self.waiting + self.start, self.unsent)
@@ -321,22 +426,25 @@ class Stream(Watched):
         memcpy(self.waiting + self.start + self.unsent, data, size)
         self.unsent = needed
         if self.unsent > self.high and not self.blocked:
-            self.blocked = True
-            user = self.user
-            if user is not None:
-                user.blocks(True)
+            self.block()
 
     @cython.cfunc
     def flush(self):
         """Send what waits, as much as is taken now."""
         user: StreamUser
-        sent: cython.Py_ssize_t = send(self.fd, self.waiting + self.start, self.unsent, MSG_NOSIGNAL)
-        if sent < 0:
-            if errno != EAGAIN and errno != EINTR and errno != ENOBUFS and errno != ENOMEM:
-                self.write_failed(errno)
-            return
-        self.start += sent
-        self.unsent -= sent
+        sent: cython.Py_ssize_t
+        if self.piped > 0:
+            self.empty_pipe()
+            if self.piped > 0 or self.fd < 0:
+                return
+        if self.unsent > 0:
+            sent = send(self.fd, self.waiting + self.start, self.unsent, MSG_NOSIGNAL)
+            if sent < 0:
+                if errno != EAGAIN and errno != EINTR and errno != ENOBUFS and errno != ENOMEM:
+                    self.write_failed(errno)
+                return
+            self.start += sent
+            self.unsent -= sent
         if self.unsent == 0:
             self.forget_waiting()
             if self.closing:
@@ -358,6 +466,9 @@ class Stream(Watched):
         self.room = 0
         self.start = 0
         self.unsent = 0
+        if self.piped > 0:
+            self.piped = 0
+            self.poller.give_pipe(cython.address(self.pipe), False)
 
     # --- ending ---
 
@@ -367,7 +478,7 @@ class Stream(Watched):
         if self.fd < 0 or self.finishing:
             return
         self.finishing = True
-        if self.unsent == 0:
+        if self.waits() == 0:
             shutdown(self.fd, SHUT_WR)
 
     @cython.cfunc
@@ -375,7 +486,7 @@ class Stream(Watched):
         """Send what waits, then close. Nothing more is received."""
         if self.fd < 0 or self.closing:
             return
-        if self.unsent > 0:
+        if self.waits() > 0:
             self.closing = True
             self.paused = True
         else:
@@ -386,6 +497,7 @@ class Stream(Watched):
         """Close now. What waits is dropped."""
         if self.fd >= 0:
             self.forget_waiting()
+            self.sink = None
             self.poller.bury(self)
 
     @cython.cfunc

@@ -36,6 +36,11 @@ class TlsStream(Stream):
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
         self.shaking = True
 
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def is_plain(self) -> cython.bint:
+        return False
+
     # --- receiving ---
 
     @cython.cfunc

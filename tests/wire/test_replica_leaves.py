@@ -62,7 +62,7 @@ async def fill(worker: InnerWorker, client: Wire) -> Any:
     client.send(LARGE_POST + bytes(20_000_000))
     await eventually(lambda: worker.context.spare)
     [connection] = worker.context.spare
-    await eventually(lambda: connection.stream.unsent > 65_536)
+    await eventually(lambda: connection.stream.piped > 0)
     return connection
 
 
