@@ -30,7 +30,7 @@ cdef class ClientConnection(Exchange):
     cdef bytes find_authority(self)
     cdef body_moved(self)
     cdef void divert_rest(self)
-    cdef bytes find_request_id(self, Head head, object trusted)
+    cdef void find_request_id(self, Head head, object trusted) noexcept
     cdef void describe(self, Head head, Passage* passage)
     cdef send_request(self, Head head, const char* piece, Py_ssize_t size)
     cdef void update_reading(self)

@@ -67,7 +67,7 @@ from cython.cimports.haproxy_py.datapath.stream import Stream
 from cython.cimports.haproxy_py.datapath.tunnel import Tunnel
 from cython.cimports.haproxy_py.datapath.writer import Writer
 from cython.cimports.libc.math import ceil
-from cython.cimports.libc.string import memcmp
+from cython.cimports.libc.string import memcmp, memcpy
 
 from haproxy_py import counters as layout
 from haproxy_py.datapath.dial import Dial
@@ -261,7 +261,6 @@ class ClientConnection(Exchange):
                     self.choose_deadline()
             return size
         self.start_exchange()
-        self.request_id = None
         self.to_head_request = False
         self.is_html = False
         if used < 0:
@@ -313,12 +312,22 @@ class ClientConnection(Exchange):
         trusted: object = self.instance.trusted
         if trusted is not None and self.peer.decode("ascii") not in trusted:
             trusted = None
-        self.request_id = self.find_request_id(head, trusted)
+        self.find_request_id(head, trusted)
         if passage.upgrades:
             self.upgrading = True
             self.key = head.lines[head.first[SEC_WEBSOCKET_KEY]].value[:24]
             self.closing = True  # EXP-12: what came behind an upgrade is never read as a request
-        write_request(context, head, cython.address(passage), data, self.entrance, self.peer, self.request_id, trusted)
+        write_request(
+            context,
+            head,
+            cython.address(passage),
+            data,
+            self.entrance,
+            self.peer,
+            self.request_id,
+            self.request_id_size,
+            trusted,
+        )
         if body.spans is not None:
             rest = body.rewritten()
             self.send_request(head, PyBytes_AS_STRING(rest), PyBytes_GET_SIZE(rest))
@@ -419,14 +428,17 @@ class ClientConnection(Exchange):
         return 0
 
     @cython.cfunc
-    def find_request_id(self, head: Head, trusted: object) -> bytes:
+    @cython.exceptval(check=False)
+    def find_request_id(self, head: Head, trusted: object) -> cython.void:
         """The client's own, if a trusted proxy sent one that is valid; else a new one (FWD-13)."""
         line: cython.pointer(FieldLine)
         if trusted is not None and head.seen[X_REQUEST_ID] == 1:
             line = cython.address(head.lines[head.first[X_REQUEST_ID]])
             if _is_request_id(line.value, line.value_size):
-                return line.value[: line.value_size]
-        return self.new_request_id()
+                memcpy(self.request_id, line.value, line.value_size)
+                self.request_id_size = line.value_size
+                return
+        self.draw_request_id()
 
     @cython.cfunc
     def find_authority(self) -> bytes:
@@ -764,7 +776,6 @@ class ClientConnection(Exchange):
         elif self.stage == HEAD:
             self.start_exchange()
             self.version = 1
-            self.request_id = None
             self.to_head_request = False
             self.is_html = False
             self.refuse(HEAD_TIMEOUT, 0)

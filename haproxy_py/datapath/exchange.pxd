@@ -1,6 +1,7 @@
 from haproxy_py.datapath.context cimport Context, Entrance
 from haproxy_py.datapath.framing cimport Body
 from haproxy_py.datapath.heads cimport Head
+from haproxy_py.datapath.limits cimport MAX_REQUEST_ID
 from haproxy_py.datapath.pool cimport Replica
 from haproxy_py.datapath.replica cimport ReplicaConnection, ReplicaUser
 from haproxy_py.datapath.routes cimport Instance
@@ -35,7 +36,8 @@ cdef class Exchange(ReplicaUser):
     cdef bint is_html  # own answers are for a browser
     cdef bint upgrading
     cdef bint closing  # the connection ends with this exchange
-    cdef bytes request_id
+    cdef char request_id[MAX_REQUEST_ID]
+    cdef int request_id_size  # 0: it has none yet
     cdef bytes key  # Sec-WebSocket-Key of an upgrade
     cdef double started  # monotonic seconds; before the first exchange, when the connection was accepted
     # per exchange: the way to a replica
@@ -67,7 +69,7 @@ cdef class Exchange(ReplicaUser):
     cdef refuse(self, int reason, int status)
     cdef void log(self, int status, int reason, str term)
     cdef void client_left(self)
-    cdef bytes new_request_id(self)
+    cdef void draw_request_id(self) noexcept
     cdef bytes _cookie_line(self)
     cdef void _count_reply(self, int reason)
     cdef bint _is_accepted(self, Head head)

@@ -16,7 +16,7 @@ import hashlib
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython.cimports.haproxy_py.datapath.access_log import AccessLog
-from cython.cimports.haproxy_py.datapath.answers import make_answer, may_persist, name_of, status_of
+from cython.cimports.haproxy_py.datapath.answers import may_persist, name_of, status_of, write_answer
 from cython.cimports.haproxy_py.datapath.context import Context
 from cython.cimports.haproxy_py.datapath.count import cell, count_answer, observe
 from cython.cimports.haproxy_py.datapath.deadlines import monotonic
@@ -34,7 +34,7 @@ from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.reason import BAD_UPGRADE, CLIENT_GONE, NONE, RESPONSE_TIMEOUT
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection, ReplicaUser
 from cython.cimports.haproxy_py.datapath.tunnel import Tunnel
-from cython.cimports.haproxy_py.datapath.writer import Writer
+from cython.cimports.haproxy_py.datapath.writer import Writer, write_hex
 
 from haproxy_py import counters as layout
 
@@ -69,7 +69,7 @@ class Exchange(ReplicaUser):
         """Forget the exchange before."""
         self.started = monotonic()
         self.instance = None
-        self.request_id = None
+        self.request_id_size = 0
         self.status = 0
         self.rechunks = False
         self.sticky = False
@@ -273,9 +273,9 @@ class Exchange(ReplicaUser):
         )
         if status == 0:
             status = status_of(reason)
-        if self.request_id is None:
-            self.request_id = self.new_request_id()
-        answer: bytes = make_answer(
+        if self.request_id_size == 0:
+            self.draw_request_id()
+        write_answer(
             self.context,
             reason,
             self.instance.name if self.instance is not None else "",
@@ -284,14 +284,15 @@ class Exchange(ReplicaUser):
             not persists,
             self.to_head_request,
             self.request_id,
+            self.request_id_size,
         )
         self.status = status
-        self.octets_out += PyBytes_GET_SIZE(answer)
+        self.octets_out += self.context.writer.used
         self._count_reply(reason)
         if self.context.log is not None:
             self.log(status, reason, _TERMS.get(name_of(reason), "PR"))
         self.leave_replica()
-        self.stream.send_bytes(answer)
+        self.send_written()
         if self.stage == ENDED:
             return
         if persists:
@@ -301,12 +302,12 @@ class Exchange(ReplicaUser):
             self.linger()
 
     @cython.cfunc
-    def new_request_id(self) -> bytes:
-        writer: Writer = self.context.writer
-        writer.clear()
-        writer.put_hex(self.context.random())
-        writer.put_hex(self.context.random())
-        return writer.take()
+    @cython.exceptval(check=False)
+    def draw_request_id(self) -> cython.void:
+        """32 hexadecimal digits that nobody else has."""
+        write_hex(self.request_id, self.context.random())
+        write_hex(cython.address(self.request_id[16]), self.context.random())
+        self.request_id_size = 32
 
     @cython.cfunc
     def _cookie_line(self) -> bytes:
@@ -371,8 +372,8 @@ class Exchange(ReplicaUser):
         log.put_seconds(b"t_connect", self.connect_seconds)
         log.put_seconds(b"t_first", self.first_octet - self.started if self.first_octet else 0)
         log.put_seconds(b"t_total", now - self.started if self.started else 0)
-        if self.request_id is not None:
-            log.put_text(b"request_id", self.request_id, PyBytes_GET_SIZE(self.request_id))
+        if self.request_id_size > 0:
+            log.put_text(b"request_id", self.request_id, self.request_id_size)
         log.put_text(b"user_agent", agent, PyBytes_GET_SIZE(agent))
         log.end_line()
 

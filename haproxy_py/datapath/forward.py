@@ -99,7 +99,8 @@ def write_request(
     data: cython.p_const_char,
     entrance: Entrance,
     peer: bytes,
-    request_id: bytes,
+    request_id: cython.p_const_char,
+    request_id_size: cython.int,
     trusted: object,
 ) -> cython.void:
     """Write the head for a replica into the context's writer.
@@ -173,7 +174,7 @@ def write_request(
     else:
         writer.put_bytes(_believe(head, passage, entrance, peer, trusted))
     writer.put(b"X-Request-Id: ", 14)
-    writer.put_bytes(request_id)
+    writer.put(request_id, request_id_size)
     # FLD-17
     writer.put(b"\r\nVia: 1.1 " if head.version else b"\r\nVia: 1.0 ", 11)
     writer.put_bytes(context.via)
