@@ -84,7 +84,7 @@ cdef class Bench:
         frame_request(self.context.request, self.body)
         read_passage(self.context.request, self.body, self.context, b"", &self.passage)
         for call in range(CALLS):
-            write_request(self.context, self.context.request, &self.passage, data, self.entrance, b"127.0.0.1", None, None)
+            write_request(self.context, self.context.request, &self.passage, data, self.entrance, b"127.0.0.1", b"0" * 32, 32, None)
         assert self.context.writer.used > 0
 
     def write_response(self, bytes data):
