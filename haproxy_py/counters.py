@@ -34,6 +34,10 @@ REASONS = (
 )  # fmt: skip
 """The closed set of reasons for which the proxy itself ended an exchange. An index here is a cell of the instance block."""
 
+RETRIES = ("connect_failed", "connect_timeout", "reused_closed", "new_closed", "over_budget")
+"""Why a request was tried again: the replica could not be connected to (nothing was sent), or it closed a kept or a new
+connection before any octet of an answer; and where it was not, because the budget was spent."""
+
 GATE_RULES = ("editor_page", "admin_route", "admin_root", "dashboard_admin", "dashboard_debug", "deny_list")
 """The closed set of rules by which the gate refuses. An index here is a cell of the instance block."""
 
@@ -50,6 +54,7 @@ WORKER_CLIENT_CONNECTIONS = 0  # gauge: client connections open now
 WORKER_CLIENT_CONNECTIONS_TOTAL = 1  # accepted since start
 WORKER_LOG_LINES_DROPPED = 2  # access-log lines dropped because the reader of the log did not keep up
 WORKER_ACCEPT_PAUSES = 3  # times that accepting paused at the connection limit
+WORKER_RETRIES = 8  # one cell per reason of RETRIES
 WORKER_CELLS = 512  # one page
 
 # --- instance block ---
@@ -68,6 +73,8 @@ REPLICA_CONNECTIONS_FAILED = 6
 REPLICA_RECEIVED_BYTES = 7  # from the replica
 REPLICA_SENT_BYTES = 8  # to the replica
 REPLICA_TUNNELS_TOTAL = 9
+REPLICA_EJECTED = 10  # gauge: 1 while the worker passes the replica over
+REPLICA_EJECTIONS = 11
 REPLICA_CODES_SEEN = 16  # bitmap of the codes that have a cell above zero, so that a scrape reads only those: 15 cells
 REPLICA_DURATION = 32  # a histogram: one cell per bucket, one for +Inf, then the sum in nanoseconds
 REPLICA_CONNECT_DURATION = 64  # a histogram of the same shape
@@ -79,7 +86,7 @@ REPLICAS_AT = -(-(INSTANCES_AT + MAX_INSTANCES * INSTANCE_CELLS) // 512) * 512
 SEGMENT_CELLS = REPLICAS_AT + MAX_REPLICAS * REPLICA_CELLS
 SEGMENT_BYTES = SEGMENT_CELLS * CELL
 
-GAUGES = (REPLICA_ACTIVE_REQUESTS, REPLICA_ACTIVE_TUNNELS, REPLICA_IDLE_CONNECTIONS)
+GAUGES = (REPLICA_ACTIVE_REQUESTS, REPLICA_ACTIVE_TUNNELS, REPLICA_IDLE_CONNECTIONS, REPLICA_EJECTED)
 """Cells of a replica block that control zeroes when a worker died."""
 
 

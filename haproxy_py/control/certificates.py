@@ -6,13 +6,10 @@ symlink swap of a Kubernetes Secret are all seen. What cannot be used changes no
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 from haproxy_py.certificates import Certificate, CertificateError, read_certificate
 from haproxy_py.config import Config, Tls
-from haproxy_py.control.log import Log
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at the files."""
@@ -80,20 +77,3 @@ def find_certificates(config: Config, source: str | None) -> dict[int, Certifica
         for index, listen in enumerate(config.listen)
         if listen.tls is not None
     }
-
-
-async def watch_certificates(
-    files: dict[int, CertificateFiles], publish: Callable[[int, Certificate], None], log: Log
-) -> None:
-    """Publish every new certificate, by the index of its listener. Ends by being cancelled."""
-    while True:
-        await asyncio.sleep(LOOK_EVERY)
-        for index, pair in files.items():
-            try:
-                found = await asyncio.to_thread(pair.look)
-            except CertificateError as error:
-                log.error(f"{error}; the former certificate stays in force")
-                continue
-            if found is not None:
-                publish(index, found)
-                log.info(f"{pair.setting}: the certificate in {pair.certificate} has changed; new connections get it")

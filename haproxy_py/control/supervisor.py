@@ -22,7 +22,7 @@ from haproxy_py import __version__, channel, config_file
 from haproxy_py.certificates import Certificate, CertificateError
 from haproxy_py.config import Config
 from haproxy_py.config_error import ConfigError
-from haproxy_py.control.certificates import find_certificates, watch_certificates
+from haproxy_py.control.certificates import LOOK_EVERY, find_certificates
 from haproxy_py.control.cpus import count_cpus
 from haproxy_py.control.limits import raise_file_limit, share_connections
 from haproxy_py.control.log import Log
@@ -93,7 +93,7 @@ class Supervisor:
         tasks = [asyncio.create_task(self._reload_forever())]
         try:
             await self._open()
-            tasks.append(asyncio.create_task(watch_certificates(self._certificate_files, self._renew, self._log)))
+            tasks.append(asyncio.create_task(self._watch_certificates()))
             return await self._serve()
         except (BindError, CertificateError, TableError, WorkerFailedError) as error:
             self._log.error(f"{error}; haproxy_py ends")
@@ -265,10 +265,24 @@ class Supervisor:
 
     # --- reading certificates and the configuration again ---
 
-    def _renew(self, listener: int, certificate: Certificate) -> None:
-        self._certificates[listener] = certificate
-        for worker in self._workers:
-            worker.send(channel.Renew(listener, certificate))
+    async def _watch_certificates(self) -> None:
+        """Hand every new certificate to the workers. Ends by being cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            for index, files in self._certificate_files.items():
+                try:
+                    found = await asyncio.to_thread(files.look)
+                except CertificateError as error:
+                    self._log.error(f"{error}; the former certificate stays in force")
+                    continue
+                if found is None:
+                    continue
+                self._certificates[index] = found
+                for worker in self._workers:
+                    worker.send(channel.Renew(index, found))
+                self._log.info(
+                    f"{files.setting}: the certificate in {files.certificate} has changed; new connections get it"
+                )
 
     async def _reload_forever(self) -> None:
         """One reload per SIGHUP; signals that arrive meanwhile count as one. Ends by being cancelled."""

@@ -8,6 +8,8 @@
 - A client with an affinity cookie goes back to its replica as long as the table names it, draining or not (both Node-RED
   dashboards speak socket.io, whose session lives in one replica's memory). If it is gone, any other will do: socket.io's
   client starts anew when its session is unknown.
+- A replica that could not be reached, or failed several exchanges in a row, is passed over for a while (RTY-11). Then one
+  exchange tries it, and the others follow if it was answered.
 """
 
 import cython
@@ -16,21 +18,60 @@ from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.routes import LEAST_CONNECTIONS, RANDOM_TWO, Instance
 from cython.cimports.libc.string import memchr, memcmp
 
+_NOBODY_IS_OUT = cython.declare(cython.double, 1e18)  # seconds: later than any replica is out
+
+
+@cython.cfunc
+def choose(
+    instance: Instance,
+    wanted: Replica,
+    tried: list,
+    sticky: cython.bint,
+    chance: cython.ulonglong,
+    now: cython.double,
+) -> Replica:
+    """The replica for an exchange, or None if all are full or were tried.
+
+    `sticky` says that the client will come back to it; `chance` is a random number; `now` the clock's time.
+    """
+    replica: Replica = _choose_among(instance, wanted, tried, sticky, chance, now)
+    if replica is None:  # never a 503 because of own suspicion alone: all are used again
+        replica = _choose_among(instance, wanted, tried, sticky, chance, _NOBODY_IS_OUT)
+    if replica is not None and replica.failures > 0:
+        replica.try_once(now, instance.connect)
+    return replica
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def may_eject(instance: Instance, now: cython.double) -> cython.bint:
+    """Whether one more replica may be passed over for what its answers were like: at most half of them, never the last."""
+    out: cython.int = 1
+    replica: Replica
+    for replica in instance.replicas:
+        if replica.out_until > now:
+            out += 1
+    return out * 2 <= len(instance.replicas)
+
 
 @cython.cfunc
 @cython.cdivision(True)  # `count` is at least 1 at every division
-def choose(instance: Instance, wanted: Replica, tried: list, sticky: cython.bint, chance: cython.ulonglong) -> Replica:
-    """The replica for an exchange, or None if all are full or were tried.
-
-    `sticky` says that the client will come back to it; `chance` is a random number.
-    """
+def _choose_among(
+    instance: Instance,
+    wanted: Replica,
+    tried: list,
+    sticky: cython.bint,
+    chance: cython.ulonglong,
+    now: cython.double,
+) -> Replica:
+    """The same, without those that are out at `now`."""
     count: cython.uint = len(instance.replicas)
     limit: cython.int = instance.max_exchanges
     offset: cython.uint
     start: cython.uint
     replica: Replica
     best: Replica = None
-    if wanted is not None and wanted.active < limit and (tried is None or wanted not in tried):
+    if wanted is not None and _is_usable(wanted, limit, tried, now):
         return wanted
     if count == 0:
         return None
@@ -41,18 +82,24 @@ def choose(instance: Instance, wanted: Replica, tried: list, sticky: cython.bint
         replica = instance.replicas[(start + 1 + (chance >> 32) % (count - 1)) % count]
         if replica.active < best.active:
             best = replica
-        if best.active < limit and (tried is None or best not in tried):
+        if _is_usable(best, limit, tried, now):
             return best
         best = None
     for offset in range(count):
         replica = instance.replicas[(start + offset) % count]
-        if replica.active >= limit or (tried is not None and replica in tried):
+        if not _is_usable(replica, limit, tried, now):
             continue
         if instance.policy != LEAST_CONNECTIONS and not (instance.policy == RANDOM_TWO and count == 2):
             return _pass_turn(instance, sticky, (start + offset + 1) % count, replica)
         if best is None or replica.active < best.active:
             best = replica
     return _pass_turn(instance, sticky, (start + 1) % count, best)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _is_usable(replica: Replica, limit: cython.int, tried: list, now: cython.double) -> cython.bint:
+    return replica.active < limit and replica.out_until <= now and (tried is None or replica not in tried)
 
 
 @cython.cfunc

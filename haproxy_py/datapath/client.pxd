@@ -38,6 +38,10 @@ cdef class ClientConnection(Exchange):
     cdef void start_body_deadline(self)
     cdef void watch_taking(self)
     cdef bint is_taking(self)
+    cdef void dial_replica(self, list pending, Py_ssize_t size)
+    cdef void count_retry(self, int reason) noexcept
+    cdef Replica choose_other(self, list tried)
+    cdef void go_to(self, Replica replica)
     cdef void hold(self, const char* data, Py_ssize_t size)
     cdef void close(self)
     cdef void finish_lingering(self)

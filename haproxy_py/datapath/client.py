@@ -42,7 +42,13 @@ from cython.cimports.haproxy_py.datapath.heads import (
     Head,
     equals,
 )
-from cython.cimports.haproxy_py.datapath.limits import LINGER_BYTES, MAX_REQUEST_ID, MAX_REQUESTS_PER_TURN, SMALL_BODY
+from cython.cimports.haproxy_py.datapath.limits import (
+    LINGER_BYTES,
+    MAX_REQUEST_ID,
+    MAX_REQUESTS_PER_TURN,
+    REPLAYABLE,
+    SMALL_BODY,
+)
 from cython.cimports.haproxy_py.datapath.passage import Passage, read_passage
 from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.reason import (
@@ -50,6 +56,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
     BODY_TIMEOUT,
     BODY_TOO_LARGE,
     CLIENT_STALLED,
+    CONNECT_TIMEOUT,
     DISCOVERY_PENDING,
     GATE_DENIED,
     HEAD_TIMEOUT,
@@ -58,6 +65,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
     NO_REPLICA,
     NONE,
     REPLICAS_FULL,
+    RETRY_BUDGET,
     TOO_MANY_FIELDS,
     URI_TOO_LONG,
 )
@@ -78,6 +86,12 @@ _GATE_DENIED = cython.declare(cython.int, layout.INSTANCE_GATE_DENIED)
 _REUSED = cython.declare(cython.int, layout.REPLICA_CONNECTIONS_REUSED)
 _CONNECTIONS = cython.declare(cython.int, layout.WORKER_CLIENT_CONNECTIONS)
 _CONNECTIONS_TOTAL = cython.declare(cython.int, layout.WORKER_CLIENT_CONNECTIONS_TOTAL)
+_RETRIES = cython.declare(cython.int, layout.WORKER_RETRIES)
+_RETRY_FAILED = cython.declare(cython.int, layout.RETRIES.index("connect_failed"))
+_RETRY_TIMEOUT = cython.declare(cython.int, layout.RETRIES.index("connect_timeout"))
+_RETRY_REUSED = cython.declare(cython.int, layout.RETRIES.index("reused_closed"))
+_RETRY_NEW = cython.declare(cython.int, layout.RETRIES.index("new_closed"))
+_RETRY_BUDGET = cython.declare(cython.int, layout.RETRIES.index("over_budget"))
 _YOUNG = cython.declare(cython.double, 1.0)  # KAL-5: seconds idle; younger ones serve any request
 _ANY_AGE = cython.declare(cython.double, -1.0)
 _FRESH = cython.declare(cython.double, 1.0)  # seconds from accepting: its first request is on the way
@@ -417,7 +431,7 @@ class ClientConnection(Exchange):
         instance: Instance = self.instance
         sticky: cython.bint = False
         wanted: Replica = self.find_wanted(head, passage, cython.address(sticky))
-        replica: Replica = choose(instance, wanted, None, sticky, self.context.random())
+        replica: Replica = choose(instance, wanted, None, sticky, self.context.random(), self.context.clock.now)
         if replica is None:
             if not instance.discovered:
                 return -(DISCOVERY_PENDING + 1)
@@ -469,15 +483,17 @@ class ClientConnection(Exchange):
         context: Context = self.context
         writer: Writer = context.writer
         connection: ReplicaConnection
-        dial: object
         # KAL-5: what must not be sent twice goes out only on a connection that was used a moment ago.
         may_wait: cython.bint = self.body.complete and (
             head.method_label == 0 or head.method_label == 1 or 3 <= head.method_label <= 4 or head.method_label == 6
         )
-        if size <= SMALL_BODY:
+        if size <= (REPLAYABLE if may_wait else SMALL_BODY):
             writer.put(piece, size)
             size = 0
         writer.check()
+        if may_wait and size == 0:  # RTY-9
+            self.kept = writer.take()
+        context.retries.count_exchange(context.clock.now)
         self.attempts = 1
         connection = self.replica.take_idle(_ANY_AGE if may_wait else context.clock.now - _YOUNG)
         if connection is not None:
@@ -488,15 +504,20 @@ class ClientConnection(Exchange):
             if self.body.complete:
                 connection.request_is_complete()
         else:
-            self.pending = [writer.take(), piece[:size]]
-            self.pending_size = size
-            dial = Dial(context, self, self.instance, self.replica)
-            self.dial = dial
-            dial.begin()
+            self.dial_replica([writer.take() if self.kept is None else self.kept, piece[:size]], size)
         self.choose_deadline()
         if self.stage == BODY:
             self.divert_rest()
             self.update_reading()
+
+    @cython.cfunc
+    def dial_replica(self, pending: list, size: cython.Py_ssize_t) -> cython.void:
+        """Connect to the replica; then send `pending`, of which `size` octets count as waiting."""
+        dial: object = Dial(self.context, self, self.instance, self.replica)
+        self.pending = pending
+        self.pending_size = size
+        self.dial = dial
+        dial.begin()
 
     @cython.cfunc
     @cython.exceptval(-1, check=False)
@@ -569,24 +590,74 @@ class ClientConnection(Exchange):
         return self.dial is dial
 
     @cython.cfunc
-    def change_replica(self, tried: list) -> Replica:
+    def change_replica(self, tried: list, reason: cython.int) -> Replica:
         """Connecting to a replica failed and nothing was sent: the next one, or None (RTY-1)."""
         replica: Replica
         self.release_replica()
         if self.attempts >= self.instance.max_attempts:
             return None
-        # A second choice takes no turn from others: or every request could meet the same dead replica first.
-        turn: cython.uint = self.instance.turn
-        sticky_turn: cython.uint = self.instance.sticky_turn
-        replica = choose(self.instance, None, tried, self.sticky, self.context.random())
-        self.instance.turn = turn
-        self.instance.sticky_turn = sticky_turn
+        replica = self.choose_other(tried)
         if replica is None:
             return None
+        self.count_retry(_RETRY_TIMEOUT if reason == CONNECT_TIMEOUT else _RETRY_FAILED)
+        self.go_to(replica)
+        return replica
+
+    @cython.cfunc
+    def choose_other(self, tried: list) -> Replica:
+        """A second choice. It takes no turn from others, or every request could meet the same dead replica first."""
+        instance: Instance = self.instance
+        turn: cython.uint = instance.turn
+        sticky_turn: cython.uint = instance.sticky_turn
+        replica: Replica = choose(instance, None, tried, self.sticky, self.context.random(), self.context.clock.now)
+        instance.turn = turn
+        instance.sticky_turn = sticky_turn
+        return replica
+
+    @cython.cfunc
+    def go_to(self, replica: Replica) -> cython.void:
+        """Take another replica than the first choice."""
         self.attempts += 1
         self.sets_cookie = self.sticky
         self.take_replica(replica)
-        return replica
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def count_retry(self, reason: cython.int) -> cython.void:
+        self.context.counts[_RETRIES + reason] += 1
+
+    # --- sending a second time ---
+
+    @cython.cfunc
+    def try_again(self, connection: ReplicaConnection) -> cython.bint:
+        """The connection died before any octet of an answer: send the request once more, on a new connection.
+
+        To another replica if there is one (RTY-4); to the same only if the connection had been kept, because then it was most
+        likely closed for being idle (RTY-3).
+        """
+        context: Context = self.context
+        kept: bytes = self.kept
+        replica: Replica
+        self.kept = None  # once
+        if kept is None:
+            return False
+        replica = self.choose_other([self.replica])
+        if replica is None:
+            if not self.reused or self.replica.gone:
+                return False
+            replica = self.replica
+        if not context.retries.take(context.clock.now):
+            self.count_retry(_RETRY_BUDGET)
+            self.refuse(RETRY_BUDGET, 0)
+            self.go_on()
+            return True
+        self.count_retry(_RETRY_REUSED if self.reused else _RETRY_NEW)
+        self.reused = False
+        self.release_replica()
+        self.go_to(replica)
+        self.dial_replica([kept], 0)
+        self.choose_deadline()
+        return True
 
     @cython.cfunc
     def dialled(self, connection: ReplicaConnection, seconds: cython.double):
@@ -619,6 +690,7 @@ class ClientConnection(Exchange):
     @cython.cfunc
     def exchange_ended(self):
         self.stream.undivert()
+        self.kept = None
         self.upstream = None
         self.pending = None
         if self.stage == ENDED or self.stage == CLOSING:

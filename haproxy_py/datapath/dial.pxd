@@ -13,6 +13,7 @@ cdef class Dial(StreamUser):
     cdef list tried  # of Replica: that could not be reached
     cdef double began  # monotonic seconds
     cdef double attempt_began
+    cdef bint own_fault  # the attempt failed for want of something here
     cdef int reason  # why the last attempt failed
     cdef Stream stream
     cdef object lookup  # the task that looks up the replica's name

@@ -28,6 +28,7 @@ from cython.cimports.haproxy_py.datapath.sockets import (
     socklen_t,
 )
 from cython.cimports.haproxy_py.datapath.stream import Stream
+from cython.cimports.libc.errno import EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from cython.cimports.libc.math import ceil
 from cython.cimports.libc.string import memset
 
@@ -101,6 +102,7 @@ class Dial(StreamUser):
         seconds: cython.double = instance.connect
         left: cython.double
         self.attempt_began = now
+        self.own_fault = False
         if instance.connect_total > 0:
             left = self.began + instance.connect_total - now
             if left <= 0:
@@ -174,6 +176,14 @@ class Dial(StreamUser):
     @cython.cfunc
     def lost(self, problem: cython.int):
         self.stream = None
+        # No file, memory or port is left here: nothing is known of the replica.
+        self.own_fault = (
+            problem == EMFILE
+            or problem == ENFILE
+            or problem == ENOBUFS
+            or problem == ENOMEM
+            or problem == EADDRNOTAVAIL
+        )
         self.connect_next()
 
     @cython.cfunc
@@ -186,12 +196,14 @@ class Dial(StreamUser):
         exchange: Exchange = self.exchange
         self.reason = reason
         self.replica.counts[_FAILED] += 1
+        if not self.own_fault:
+            self.replica.eject(self.context.clock.now)
         self.stop_attempt()
         if not exchange.awaits(self):
             self.settle(reason)
             return
         self.tried.append(self.replica)
-        self.replica = exchange.change_replica(self.tried)
+        self.replica = exchange.change_replica(self.tried, reason)
         if self.replica is None:
             self.settle(reason)
         else:

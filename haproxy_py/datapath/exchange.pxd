@@ -57,6 +57,7 @@ cdef class Exchange(ReplicaUser):
     cdef long long octets_out  # octets of the answer
     cdef int attempts
     cdef bint reused
+    cdef bytes kept  # the request as it was sent, while it may be sent again; None: it may not
     # for the access log; None where it is off
     cdef tuple described
 
@@ -83,8 +84,10 @@ cdef class Exchange(ReplicaUser):
     cdef tunnel_begins(self, Tunnel tunnel)
     # what connecting comes to
     cdef bint awaits(self, object dial)
-    cdef Replica change_replica(self, list tried)
+    cdef Replica change_replica(self, list tried, int reason)
     cdef dialled(self, ReplicaConnection connection, double seconds)
     cdef dial_failed(self, int reason)
+    cdef bint try_again(self, ReplicaConnection connection)
+    cdef void count_trouble(self)
 
 cdef void give_back(Replica replica)

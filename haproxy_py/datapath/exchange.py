@@ -17,6 +17,7 @@ import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython.cimports.haproxy_py.datapath.access_log import AccessLog
 from cython.cimports.haproxy_py.datapath.answers import may_persist, name_of, status_of, write_answer
+from cython.cimports.haproxy_py.datapath.balance import may_eject
 from cython.cimports.haproxy_py.datapath.context import Context
 from cython.cimports.haproxy_py.datapath.count import cell, count_answer, observe
 from cython.cimports.haproxy_py.datapath.deadlines import monotonic
@@ -29,9 +30,9 @@ from cython.cimports.haproxy_py.datapath.heads import (
     UPGRADE,
     Head,
 )
-from cython.cimports.haproxy_py.datapath.limits import SMALL_BODY
+from cython.cimports.haproxy_py.datapath.limits import SMALL_BODY, TROUBLES
 from cython.cimports.haproxy_py.datapath.pool import Replica
-from cython.cimports.haproxy_py.datapath.reason import BAD_UPGRADE, CLIENT_GONE, NONE, RESPONSE_TIMEOUT
+from cython.cimports.haproxy_py.datapath.reason import BAD_UPGRADE, CLIENT_GONE, NONE, RESPONSE_TIMEOUT, UPSTREAM_CLOSED
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection, ReplicaUser
 from cython.cimports.haproxy_py.datapath.tunnel import Tunnel
 from cython.cimports.haproxy_py.datapath.writer import Writer, write_hex
@@ -81,6 +82,7 @@ class Exchange(ReplicaUser):
         self.octets_out = 0
         self.attempts = 0
         self.reused = False
+        self.kept = None
         self.described = None
 
     @cython.cfunc
@@ -127,6 +129,8 @@ class Exchange(ReplicaUser):
         writer: Writer = context.writer
         kind: cython.int = connection.body.kind
         self.status = head.status
+        self.kept = None
+        self.replica.answered()
         self.first_octet = monotonic()
         if self.stage == BODY or context.draining:  # CON-13, EXP-7, DRN-7
             self.closing = True
@@ -247,9 +251,11 @@ class Exchange(ReplicaUser):
     @cython.cfunc
     def exchange_failed(self, connection: ReplicaConnection, reason: cython.int):
         self.upstream = None
+        self.count_trouble()
         if self.status == 0:
-            self.refuse(reason, 0)
-            self.go_on()
+            if reason != UPSTREAM_CLOSED or connection.heard or not self.try_again(connection):
+                self.refuse(reason, 0)
+                self.go_on()
             return
         self._count_reply(reason)
         if self.described is not None:
@@ -257,6 +263,15 @@ class Exchange(ReplicaUser):
         self.release_replica()
         self.stage = CLOSING
         self.reset()
+
+    @cython.cfunc
+    def count_trouble(self) -> cython.void:
+        """The replica failed the exchange: it is ejected when that happens again and again (RTY-11)."""
+        replica: Replica = self.replica
+        now: cython.double = self.context.clock.now
+        replica.troubles += 1
+        if replica.troubles >= TROUBLES and replica.out_until <= now and may_eject(self.instance, now):
+            replica.eject(now)
 
     # --- the proxy's own answers ---
 
@@ -421,7 +436,7 @@ class Exchange(ReplicaUser):
         raise AssertionError
 
     @cython.cfunc
-    def change_replica(self, tried: list) -> Replica:
+    def change_replica(self, tried: list, reason: cython.int) -> Replica:
         raise AssertionError
 
     @cython.cfunc
@@ -430,4 +445,8 @@ class Exchange(ReplicaUser):
 
     @cython.cfunc
     def dial_failed(self, reason: cython.int):
+        raise AssertionError
+
+    @cython.cfunc
+    def try_again(self, connection: ReplicaConnection) -> cython.bint:
         raise AssertionError

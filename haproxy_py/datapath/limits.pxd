@@ -10,6 +10,8 @@ cdef enum:
     MAX_HOST = 261  # a DNS name (253), a colon and a port, with room for brackets
     MAX_REQUEST_ID = 128  # FWD-13
     WRITER_SIZE = 327680  # the largest head that the configuration allows (256 KiB), what the proxy adds, and room
+    REPLAYABLE = 65536  # RTY-9: octets of a body that is kept, whole, until the first octet of its answer
+    TROUBLES = 3  # failed exchanges in a row for which a replica is ejected
     SMALL_BODY = 16384  # body bytes up to here are copied behind the head, so that both leave in one piece
     MAX_REQUESTS_PER_TURN = 64  # of one connection in a row, answered by the proxy itself, before others get their turn
     LINGER_BYTES = 65536  # CON-9: discarded after an early answer

@@ -16,9 +16,16 @@ cdef class Replica:
     cdef readonly bint draining
     cdef readonly bint gone  # no longer in the table: finishes what it has
     cdef readonly int active  # exchanges
+    cdef readonly int failures  # times in a row that it could not be reached or was ejected
+    cdef int troubles  # exchanges in a row that it failed
+    cdef readonly double out_until  # monotonic seconds: it is passed over until then
+    cdef bint tried  # one exchange has been sent to see
     cdef list idle  # of Pooled: the one used last is at the end
     cdef cell* counts
 
+    cdef void eject(self, double now) noexcept
+    cdef void try_once(self, double now, double seconds) noexcept
+    cdef void answered(self) noexcept
     cdef Pooled take_idle(self, double younger_than)
     cdef void put_idle(self, Pooled connection, int limit, double now)
     cdef void remove_idle(self, Pooled connection)

@@ -10,6 +10,10 @@ from cython.cimports.haproxy_py.datapath.stream import StreamUser
 
 from haproxy_py import counters as layout
 
+_EJECTED = cython.declare(cython.int, layout.REPLICA_EJECTED)
+_EJECTIONS = cython.declare(cython.int, layout.REPLICA_EJECTIONS)
+_MOST_DOUBLINGS = cython.declare(cython.int, 6)
+_LONGEST_OUT = cython.declare(cython.double, 30.0)  # seconds
 _IDLE_CONNECTIONS = cython.declare(cython.int, layout.REPLICA_IDLE_CONNECTIONS)
 
 
@@ -53,8 +57,42 @@ class Replica:
 
     def retire(self) -> None:
         """The table no longer names this replica: what runs may finish (DRN-3), nothing is kept for later."""
+        self.counts[_EJECTED] = 0
         self.gone = True
         self.close_idle()
+
+    # --- ejection (RTY-11) ---
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def eject(self, now: cython.double) -> cython.void:
+        """Pass it over for a second, and twice as long every further time in a row, up to half a minute."""
+        if self.out_until > now and not self.tried:
+            return  # that it failed others at the same time is no news
+        self.tried = False
+        self.failures += 1
+        self.troubles = 0
+        self.out_until = now + (1 << (self.failures - 1) if self.failures < _MOST_DOUBLINGS else _LONGEST_OUT)
+        self.counts[_EJECTED] = 1
+        self.counts[_EJECTIONS] += 1
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def try_once(self, now: cython.double, seconds: cython.double) -> cython.void:
+        """One exchange goes there to see; the others wait for what comes of it, but not longer than that."""
+        self.out_until = now + seconds
+        self.tried = True
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def answered(self) -> cython.void:
+        """It works."""
+        self.troubles = 0
+        if self.failures > 0:
+            self.failures = 0
+            self.tried = False
+            self.out_until = 0
+            self.counts[_EJECTED] = 0
 
     @cython.cfunc
     def take_idle(self, younger_than: cython.double) -> Pooled:

@@ -80,6 +80,10 @@ class Scrape(Collector):
             family = _counter(name, text)
             family.add_metric((), totals.sum_cell(view.segments, cell))
             yield family
+        retries = _counter("retries_total", "Requests sent to another replica, or not for want of budget.", ("reason",))
+        for index, reason in enumerate(counters.RETRIES):
+            retries.add_metric((reason,), totals.sum_cell(view.segments, counters.WORKER_RETRIES + index))
+        yield retries
 
     def _collect_instances(self) -> Iterator[Metric]:
         denied = _counter("gate_denied_total", "Requests refused by the gate, by rule.", ("instance", "rule"))
@@ -132,6 +136,9 @@ class Scrape(Collector):
         active = _gauge("replica_active_requests", "Exchanges running on the replica now.", REPLICA)
         tunnels = _gauge("replica_active_tunnels", "Tunnels (WebSocket and other) open to the replica now.", REPLICA)
         idle = _gauge("replica_idle_connections", "Connections to the replica waiting for use.", REPLICA)
+        ejections = _counter(
+            "replica_ejections_total", "Times that a worker began to pass the replica over for its failures.", REPLICA
+        )
         total = _counter("replica_tunnels_total", "Tunnels opened to the replica.", REPLICA)
         received = _counter("replica_received_bytes_total", "Bytes received from the replica.", REPLICA)
         sent = _counter("replica_sent_bytes_total", "Bytes sent to the replica.", REPLICA)
@@ -146,19 +153,26 @@ class Scrape(Collector):
             active.add_metric(labels, cells[counters.REPLICA_ACTIVE_REQUESTS])
             tunnels.add_metric(labels, cells[counters.REPLICA_ACTIVE_TUNNELS])
             idle.add_metric(labels, cells[counters.REPLICA_IDLE_CONNECTIONS])
+            ejections.add_metric(labels, cells[counters.REPLICA_EJECTIONS])
             total.add_metric(labels, cells[counters.REPLICA_TUNNELS_TOTAL])
             received.add_metric(labels, cells[counters.REPLICA_RECEIVED_BYTES])
             sent.add_metric(labels, cells[counters.REPLICA_SENT_BYTES])
             for outcome, cell in _OUTCOMES:
                 connections.add_metric((*labels, outcome), cells[cell])
-        yield from (active, tunnels, idle, total, received, sent, connections)
+        yield from (active, tunnels, idle, ejections, total, received, sent, connections)
 
     def _collect_replica_states(self) -> Metric:
-        states = _gauge("replica_state", "1 for the state that the replica is in.", (*REPLICA, "state"))
+        states = _gauge(
+            "replica_state",
+            "1 for the state that the replica is in; ejected while any worker passes it over for its failures.",
+            (*REPLICA, "state"),
+        )
         for replica in self._view.replicas:
             if replica.state is not None:
+                ejected = totals.read_simple(self._view.segments, replica.slot)[counters.REPLICA_EJECTED]
+                now = "ejected" if ejected and replica.state == "ready" else replica.state
                 for state in STATES:
-                    states.add_metric((replica.instance, replica.replica, state), state == replica.state)
+                    states.add_metric((replica.instance, replica.replica, state), state == now)
         return states
 
 

@@ -1,0 +1,283 @@
+"""Requests that are sent a second time, those that must not be, and replicas that are passed over for their failures."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+
+from haproxy_py import counters
+from tests.proxy_process import describe_instance
+from tests.wire.inner_worker import InnerWorker
+from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each
+
+IDEMPOTENT = ("GET", "HEAD", "PUT", "DELETE", "OPTIONS")
+OTHERS = ("POST", "PATCH", "PROPFIND")
+BODY = b"0123456789" * 100
+
+
+def make_request(method: str, body: bytes = b"") -> bytes:
+    head = f"{method} /x HTTP/1.1\r\nHost: test\r\n" + (f"Content-Length: {len(body)}\r\n" if body else "")
+    return head.encode() + b"\r\n" + body
+
+
+def answer(method: str) -> bytes:
+    return OK if method != "HEAD" else b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+
+
+def count_retries(worker: InnerWorker) -> dict[str, int]:
+    found = {name: worker.count_worker(counters.WORKER_RETRIES + at) for at, name in enumerate(counters.RETRIES)}
+    return {name: count for name, count in found.items() if count}
+
+
+def count_all(worker: InnerWorker, cell: int) -> int:
+    """Of all replicas."""
+    return sum(worker.count_replica(cell, slot) for slot in range(4))
+
+
+class Dies:
+    """A replica that closes after the head of a request: on the connections numbered below `until`."""
+
+    def __init__(self, method: str, until: int = 1000, after: int = 0, first: bytes = b"") -> None:
+        self.asked = 0
+        self._method = method
+        self._until = until
+        self._after = after
+        self._first = first
+
+    async def __call__(self, wire: Wire, number: int) -> None:
+        served = 0
+        while True:
+            head = await wire.read_head()
+            length = head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]
+            await wire.reader.readexactly(int(length or 0))
+            self.asked += 1
+            if number < self._until and served >= self._after:
+                wire.send(self._first)
+                wire.finish()
+                return
+            served += 1
+            wire.send(answer(self._method))
+
+
+async def status_of(client: Wire, method: str, body: bytes = b"") -> int:
+    client.send(make_request(method, body))
+    head = await client.read_head()
+    if method != "HEAD":
+        await client.read(int(head.partition(b"Content-Length: ")[2].partition(b"\r")[0]))
+    return int(head.split(b" ")[1])
+
+
+async def ask_both(worker: InnerWorker, method: str, body: bytes = b"") -> list[int]:
+    """Two requests, so that each of two replicas is the first choice once. Their statuses in order."""
+    statuses = []
+    for _ in range(2):
+        async with await worker.open() as client:
+            statuses.append(await status_of(client, method, body))
+    return sorted(statuses)
+
+
+@pytest.mark.parametrize("body", [b"", BODY])
+@pytest.mark.parametrize("method", IDEMPOTENT)
+async def test_new_connection_that_dies_costs_an_idempotent_request_nothing(method: str, body: bytes) -> None:
+    dies = Dies(method)
+    async with (
+        ScriptedReplica(dies) as first,
+        ScriptedReplica(Dies(method, until=0)) as second,
+        InnerWorker([first.url, second.url]) as worker,
+    ):
+        assert await ask_both(worker, method, body) == [200, 200]
+        assert dies.asked == 1
+        assert count_retries(worker) == {"new_closed": 1}
+        assert worker.list_replies() == {}
+
+
+@pytest.mark.parametrize("method", OTHERS)
+async def test_other_methods_are_sent_once(method: str) -> None:
+    other = Dies(method, until=0)
+    async with (
+        ScriptedReplica(Dies(method)) as first,
+        ScriptedReplica(other) as second,
+        InnerWorker([first.url, second.url]) as worker,
+    ):
+        assert await ask_both(worker, method, BODY) == [200, 502]
+        assert other.asked == 1
+        assert count_retries(worker) == {}
+
+
+async def test_kept_connection_that_dies_is_tried_again_on_the_only_replica() -> None:
+    dies = Dies("GET", until=1, after=1)
+    async with ScriptedReplica(dies) as replica, InnerWorker([replica.url]) as worker, await worker.open() as client:
+        assert await status_of(client, "GET") == 200
+        assert await status_of(client, "GET") == 200
+        assert dies.asked == 3
+        assert replica.accepted == 2
+        assert count_retries(worker) == {"reused_closed": 1}
+
+
+async def test_new_connection_that_dies_is_502_where_there_is_no_other_replica() -> None:
+    dies = Dies("GET")
+    async with ScriptedReplica(dies) as replica, InnerWorker([replica.url]) as worker, await worker.open() as client:
+        assert await status_of(client, "GET") == 502
+        assert dies.asked == 1
+        assert worker.list_replies() == {"upstream_closed": 1}
+
+
+async def test_request_that_kills_two_replicas_is_not_shown_to_a_third() -> None:
+    replicas = [Dies("GET") for _ in range(3)]
+    async with contextlib.AsyncExitStack() as stack:
+        urls = [(await stack.enter_async_context(ScriptedReplica(each))).url for each in replicas]
+        worker = await stack.enter_async_context(InnerWorker(urls))
+        client = await stack.enter_async_context(await worker.open())
+        assert await status_of(client, "GET") == 502
+        assert sum(each.asked for each in replicas) == 2
+
+
+@pytest.mark.parametrize("first", [b"H", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
+async def test_any_octet_of_an_answer_forbids_it(first: bytes) -> None:
+    other = Dies("GET", until=0)
+    async with (
+        ScriptedReplica(Dies("GET", first=first)) as one,
+        ScriptedReplica(other) as two,
+        InnerWorker([one.url, two.url]) as worker,
+    ):
+        statuses = []
+        for _ in range(2):
+            async with await worker.open() as client:
+                client.send(make_request("GET"))
+                head = await client.read_head()
+                if head.startswith(b"HTTP/1.1 103 "):
+                    head = await client.read_head()
+                statuses.append(int(head.split(b" ")[1]))
+        assert sorted(statuses) == [200, 502]
+        assert other.asked == 1
+
+
+@pytest.mark.parametrize(("size", "status"), [(65536, 200), (65537, 502)])
+async def test_bodies_are_kept_up_to_64_kib(size: int, status: int) -> None:
+    async with (
+        ScriptedReplica(Dies("PUT")) as first,
+        ScriptedReplica(Dies("PUT", until=0)) as second,
+        InnerWorker([first.url, second.url]) as worker,
+    ):
+        assert await ask_both(worker, "PUT", bytes(size)) == [200, status]
+
+
+async def test_budget_keeps_retries_from_becoming_the_outage() -> None:
+    """Three in ten seconds, and one of five exchanges."""
+    async with (
+        ScriptedReplica(Dies("GET")) as first,
+        ScriptedReplica(Dies("GET")) as second,
+        InnerWorker([first.url, second.url]) as worker,
+    ):
+        for _ in range(8):
+            async with await worker.open() as client:
+                assert await status_of(client, "GET") == 502
+        retries = count_retries(worker)
+        assert retries["new_closed"] == 3
+        assert retries["over_budget"] == 5
+        assert worker.list_replies() == {"upstream_closed": 3, "retry_budget": 5}
+
+
+# --- replicas that are passed over ---
+
+
+async def test_replica_that_refuses_is_asked_once_a_second_and_then_less() -> None:
+    async with ScriptedReplica(answer_each()) as gone:
+        url = gone.url
+    async with ScriptedReplica(answer_each()) as good, InnerWorker([url, good.url]) as worker:
+        began = time.monotonic()
+        while time.monotonic() - began < 0.8:
+            async with await worker.open() as client:
+                assert await status_of(client, "POST", b"x") == 200
+        assert count_all(worker, counters.REPLICA_CONNECTIONS_FAILED) == 1
+        assert count_all(worker, counters.REPLICA_EJECTED) == 1
+        while time.monotonic() - began < 2.5:
+            async with await worker.open() as client:
+                assert await status_of(client, "POST", b"x") == 200
+            await asyncio.sleep(0.01)
+        assert count_all(worker, counters.REPLICA_CONNECTIONS_FAILED) == 2  # after one second, and then not for two
+        assert count_retries(worker) == {"connect_failed": 2}
+
+
+async def test_replica_that_is_back_gets_one_exchange_first_and_then_its_share() -> None:
+    async with ScriptedReplica(answer_each()) as gone:
+        port, url = gone.port, gone.url
+    async with (
+        ScriptedReplica(answer_each()) as other,
+        InnerWorker([url, other.url]) as worker,
+        await worker.open() as client,
+    ):
+        assert await ask_both(worker, "GET") == [200, 200]
+        assert count_all(worker, counters.REPLICA_EJECTED) == 1
+        async with ScriptedReplica(answer_each(), port=port):
+            await asyncio.sleep(1.3)
+            for _ in range(20):
+                assert await status_of(client, "GET") == 200
+            assert count_all(worker, counters.REPLICA_EJECTED) == 0
+            assert min(worker.count_answers(200, slot) for slot in range(2)) >= 9
+
+
+async def test_no_503_because_of_own_suspicion_alone() -> None:
+    async with ScriptedReplica(answer_each()) as gone:
+        port, url = gone.port, gone.url
+    async with InnerWorker([url]) as worker:
+        async with await worker.open() as client:
+            assert await status_of(client, "GET") == 502
+        async with ScriptedReplica(answer_each(), port=port), await worker.open() as client:
+            assert await status_of(client, "GET") == 200
+
+
+async def test_three_failures_in_a_row_eject_but_never_more_than_half() -> None:
+    async def garbage(wire: Wire, number: int) -> None:
+        await wire.read_head()
+        wire.send(b"SSH-2.0-nonsense\r\n")
+
+    async with (
+        ScriptedReplica(garbage) as one,
+        ScriptedReplica(garbage) as two,
+        ScriptedReplica(answer_each()) as three,
+        InnerWorker([one.url, two.url, three.url]) as worker,
+    ):
+        for _ in range(20):
+            async with await worker.open() as client:
+                await status_of(client, "GET")
+        assert count_all(worker, counters.REPLICA_EJECTED) == 1
+        async with await worker.open() as client:
+            assert await status_of(client, "GET") in (200, 502)
+
+
+async def test_an_answer_in_between_is_no_row() -> None:
+    turn = [0]
+
+    async def half(wire: Wire, number: int) -> None:
+        while True:
+            await wire.read_head()
+            turn[0] += 1
+            if turn[0] % 3 == 0:
+                wire.send(OK)
+            else:
+                wire.send(b"garbage\r\n\r\n")
+                return
+
+    async with (
+        ScriptedReplica(half) as one,
+        ScriptedReplica(answer_each()) as two,
+        InnerWorker([one.url, two.url]) as worker,
+    ):
+        for _ in range(30):
+            async with await worker.open() as client:
+                await status_of(client, "GET")
+        assert count_all(worker, counters.REPLICA_EJECTIONS) == 0
+
+
+async def test_new_table_forgets_the_suspicion_of_a_replica_that_left() -> None:
+    async with ScriptedReplica(answer_each()) as gone:
+        url = gone.url
+    async with ScriptedReplica(answer_each()) as good, InnerWorker([url, good.url]) as worker:
+        assert await ask_both(worker, "GET") == [200, 200]
+        assert count_all(worker, counters.REPLICA_EJECTED) == 1
+        await worker.publish(describe_instance([good.url]))
+        assert count_all(worker, counters.REPLICA_EJECTED) == 0
