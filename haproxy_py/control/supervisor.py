@@ -1,7 +1,8 @@
-"""The control process: opens the ports, keeps the workers alive, publishes tables, obeys signals.
+"""The control process: opens the ports, keeps the workers alive, follows discovery, publishes tables, obeys signals.
 
 - SIGTERM or SIGINT drains (DRN-6 to DRN-12); a second one aborts; both end with exit status 0.
 - SIGHUP reads the configuration again; if anything is wrong with it, everything stays as it was.
+- What discovery finds becomes a table at once, for all workers; if it cannot, the former table stays.
 - Nothing here touches traffic. If this process dies, its workers see the end of their channels.
 """
 
@@ -14,6 +15,7 @@ import signal
 import socket
 import time
 import traceback
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,9 +29,12 @@ from haproxy_py.control.limits import raise_file_limit, share_connections
 from haproxy_py.control.log import Log
 from haproxy_py.control.reload import merge_reloaded
 from haproxy_py.control.segments import Segment
-from haproxy_py.control.sockets import BindError, bind_alone, bind_workers, format_address
+from haproxy_py.control.sockets import BindError, bind_alone, bind_workers, format_address, is_of_this_machine
 from haproxy_py.control.tables import TableBuilder, TableError
 from haproxy_py.control.workers import Worker, WorkerFailedError
+from haproxy_py.discovery.discovery import Discovery
+from haproxy_py.discovery.found import FoundInstance
+from haproxy_py.discovery.reflector import Change
 from haproxy_py.ops.port import OpsPort
 from haproxy_py.ops.view import ListenerView, ReplicaSeries, View, WorkerView
 from haproxy_py.table import Table
@@ -69,8 +74,14 @@ class Supervisor:
         self._cells = [segment.cells for segment in self._segments]
         self._tables = TableBuilder(self._segments, time.monotonic)
         self._table: Table | None = None
+        self._found: tuple[FoundInstance, ...] = ()  # what the table was made of
+        self._discovery = Discovery(self._log.say, self._is_own, self._follow_change)
+        self._lagging: deque[tuple[int, Change]] = deque(
+            maxlen=1000
+        )  # tables that are not in force everywhere, and why they came
         self._sockets: list[list[socket.socket]] = []  # per listener, per worker
         self._listeners: tuple[ListenerView, ...] = ()
+        self._own_ports: frozenset[int] = frozenset()
         self._connections: tuple[int, ...] = ()  # that one worker may have open, per listener
         self._workers: list[Worker] = []
         self._port = OpsPort(self, self._log.say)
@@ -98,6 +109,7 @@ class Supervisor:
             reloading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reloading
+            await self._discovery.close()
             await self._port.close()
             self._close_sockets()
 
@@ -111,13 +123,17 @@ class Supervisor:
     async def _open(self) -> None:
         """Bind every port and open the operators' one; workers do not run yet."""
         self._log.info(f"haproxy_py {__version__} starts, workers: {len(self._segments)}")
-        self._table = self._tables.build(self._config)
+        self._found = self._discovery.find(self._config)
+        self._table = self._tables.build(self._found)
         file_limit = raise_file_limit()
         count = len(self._segments)
         for index, listen in enumerate(self._config.listen):
             self._sockets.append(bind_workers(listen.host, listen.port, count, f"listen[{index}].address"))
         ops = bind_alone(self._config.ops.host, self._config.ops.port, "ops.address")
         host, port = ops.getsockname()[:2]
+        self._own_ports = frozenset((port, *(sockets[0].getsockname()[1] for sockets in self._sockets)))
+        self._discovery.announce(self._found)
+        self._discovery.follow(self._config)
         await self._port.open(ops)
         self._listeners = tuple(
             ListenerView("http", listen.host, sockets[0].getsockname()[1])
@@ -254,6 +270,41 @@ class Supervisor:
         """Slots that have or had a replica."""
         return self._tables.replicas.list_used()
 
+    def note_applied(self) -> None:
+        """A worker has put a table into force; the lag of a change ends with the last one."""
+        in_force = min(
+            (worker.process.table_version for worker in self._workers if worker.process and worker.is_ready), default=0
+        )
+        while self._lagging and self._lagging[0][0] <= in_force:
+            _, change = self._lagging.popleft()
+            self._discovery.record_lag(change)
+
+    # --- following discovery ---
+
+    def _follow_change(self, change: Change) -> None:
+        """What discovery knows has changed, which may or may not change the table."""
+        found = self._discovery.find(self._config)
+        if found == self._found:
+            self._discovery.announce(found)
+            return
+        try:
+            table = self._tables.build(found)
+        except TableError as error:
+            self._log.error(f"the replicas that were found cannot be used: {error}; the former ones stay in use")
+            return
+        self._lagging.append((table.version, change))
+        self._publish(table, found)
+
+    def _publish(self, table: Table, found: tuple[FoundInstance, ...]) -> None:
+        self._table, self._found = table, found
+        message = channel.encode(channel.Publish(table))  # once for all: a large table takes milliseconds
+        for worker in self._workers:
+            worker.write(message)
+        self._discovery.announce(found)
+
+    def _is_own(self, host: str, port: int) -> bool:
+        return port in self._own_ports and is_of_this_machine(host)
+
     # --- reading the configuration again ---
 
     async def _reload_forever(self) -> None:
@@ -281,19 +332,20 @@ class Supervisor:
             self._log.warning("SIGHUP: the proxy is ending; nothing was changed")
             return
         config, waiting = merge_reloaded(self._config, read)
+        found = self._discovery.find(config)
         try:
-            self._table = self._tables.build(config)
+            table = self._tables.build(found)
         except TableError as error:
             self._log.error(f"SIGHUP: {self._source} was not applied: {error}; the former configuration stays in force")
             return
         self._config = config
         self._log.level = config.log.level
-        for worker in self._workers:
-            worker.send(channel.Publish(self._table))
-        replicas = sum(len(instance.replicas) for instance in self._table.instances)
+        self._publish(table, found)
+        self._discovery.follow(config)
+        replicas = sum(len(instance.replicas) for instance in table.instances)
         self._log.info(
-            f"SIGHUP: {self._source} is in force as table {self._table.version}, "
-            f"instances: {len(self._table.instances)}, replicas: {replicas}"
+            f"SIGHUP: {self._source} is in force as table {table.version}, "
+            f"instances: {len(table.instances)}, replicas: {replicas}"
         )
         for setting in waiting:
             self._log.warning(f"SIGHUP: the change of {setting} needs a restart; its former value stays in force")
@@ -323,6 +375,7 @@ class Supervisor:
                 *(ReplicaSeries(*key, slot, None) for key, slot in replicas.list_departed()),
             ),
             segments=self._cells,
+            discovery=self._discovery.view(),
         )
 
     def _newest_table(self) -> Table:
