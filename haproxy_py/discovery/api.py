@@ -108,6 +108,7 @@ class Api:
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+            await asyncio.sleep(0)  # the transports of the connections end in the next turn of the loop
 
     async def list_pages(self, collection: Collection) -> AsyncGenerator[tuple[list[Any], str], None]:
         """Pages of a consistent list: the objects, and the version to watch from. Raises ApiError."""
@@ -172,7 +173,7 @@ class Api:
             raise ApiError(Outcome.RESET, f"the connection broke: {_say(error)}") from error
         finally:
             if response is not None:
-                response.close()  # not released: a watch that was left keeps its connection busy (WAT-18)
+                _drop(response)
 
     async def _read_page(self, collection: Collection, query: Mapping[str, str]) -> dict[str, Any]:
         response = await self._request(collection, query)
@@ -181,7 +182,7 @@ class Api:
         except (aiohttp.ClientError, OSError) as error:
             raise ApiError(Outcome.RESET, f"the connection broke: {_say(error)}") from error
         finally:
-            response.close()
+            _drop(response)
         if body is None:
             raise ApiError(Outcome.DECODE, f"a page of the list is larger than {MAX_PAGE // 1024 // 1024} MiB")
         return _decode(body)
@@ -212,7 +213,7 @@ class Api:
         try:
             raise await _explain(response, access.server)
         finally:
-            response.close()
+            _drop(response)
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -230,6 +231,13 @@ class Api:
                 trust_env=False,
             )
         return self._session
+
+
+def _drop(response: aiohttp.ClientResponse) -> None:
+    """End the connection of an answer, unless it was read to its end: what is left of a watch never ends (WAT-18)."""
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()  # without waiting for the other side of TLS to agree
+    response.close()
 
 
 def _make_url(access: Access, collection: Collection) -> str:

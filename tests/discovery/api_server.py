@@ -97,6 +97,7 @@ class ApiServer:
         self._thread = threading.Thread(target=self._loop.run_forever, name="api-server")
         self._runner: web.AppRunner | None = None
         self._watches: set[asyncio.Task[Any]] = set()
+        self._transports: set[asyncio.Transport] = set()
 
     @property
     def url(self) -> str:
@@ -212,10 +213,17 @@ class ApiServer:
         for task in list(self._watches):
             task.cancel()
         if self._runner is not None:
+            for transport in self._transports:
+                transport.abort()
+            self._transports.clear()
             await self._runner.cleanup()
             self._runner = None
+            for _ in range(3):
+                await asyncio.sleep(0)  # what was aborted learns of it
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.transport is not None:
+            self._transports.add(request.transport)
         found = re.fullmatch(
             r"/(?:api/(?P<core>v1)|apis/(?P<group>[^/]+/[^/]+))/namespaces/(?P<namespace>[^/]+)/(?P<kind>[^/]+)"
             r"(?:/(?P<name>[^/]+))?",
@@ -223,10 +231,15 @@ class ApiServer:
         )
         if request.method == "POST" and request.path == "/api/v1/namespaces":
             return web.json_response(await request.json(), status=201)
+        if request.method == "DELETE" and re.fullmatch(r"/api/v1/namespaces/[^/]+", request.path):
+            return web.json_response({"kind": "Status", "status": "Success"})
         if not found or GROUPS.get(found["kind"]) != (found["core"] or found["group"]):
             return _refuse(404, "NotFound", "the server could not find the requested resource")
         token = request.headers.get("Authorization", "").partition(" ")[2]
         kind, namespace = found["kind"], found["namespace"]
+        if found["name"] and request.method == "GET":
+            thing = self._things.get((kind, namespace, found["name"]))
+            return web.json_response(thing) if thing else _refuse(404, "NotFound", "not found")
         if request.method != "GET":
             return await self._write(request, kind, namespace, found["name"])
         verb = "watch" if request.query.get("watch") == "true" else "list"
