@@ -99,7 +99,8 @@ def read_selector(node: Node, problems: Problems) -> KubernetesSelector:
         "selector": text_only(label_selector, "a label selector"),
     }
     found = read_keys(node, readers | _COMMON, problems)
-    return KubernetesSelector(**found, cluster=_take_cluster(node, found, problems))
+    cluster = _take_cluster(node, found, problems)
+    return KubernetesSelector(**found, cluster=cluster)
 
 
 def _take_cluster(node: Node, found: dict[str, Any], problems: Problems) -> Cluster:

@@ -79,6 +79,10 @@ class ProxyProcess:
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
+    def add_environment(self, **variables: str) -> None:
+        """For the next start."""
+        self._environment |= variables
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"

@@ -892,10 +892,11 @@ def test_ha_auto_needs_a_service() -> None:
 
 
 def test_instances_may_come_from_kubernetes_alone() -> None:
-    text = "listen: [{address: 'a:1'}]\ninstances_from: {kubernetes: {namespaces: [a, b], selector: 'x in (y, z),!w'}}"
-    config = parse(text, "c.yaml")
+    keys = "namespaces: [a, b], selector: 'x in (y, z),!w', source: endpoints, family: ipv6, kubeconfig: c, context: d"
+    config = parse(f"listen: [{{address: 'a:1'}}]\ninstances_from: {{kubernetes: {{{keys}}}}}", "c.yaml")
     assert config.instances == ()
-    assert config.instances_from == InstancesFrom(KubernetesSelector(("a", "b"), "x in (y, z),!w"))
+    expected = KubernetesSelector(("a", "b"), "x in (y, z),!w", "endpoints", "ipv6", Cluster("c", "d"))
+    assert config.instances_from == InstancesFrom(expected)
 
 
 def test_settings_of_an_instance_can_be_given_to_all_that_come_from_kubernetes() -> None:

@@ -76,6 +76,7 @@ class Supervisor:
         self._table: Table | None = None
         self._found: tuple[FoundInstance, ...] = ()  # what the table was made of
         self._discovery = Discovery(self._log.say, self._is_own, self._follow_change)
+        self._complete_since: int | None = None  # version of the first table for which everything had been found
         self._lagging: deque[tuple[int, Change]] = deque(
             maxlen=1000
         )  # tables that are not in force everywhere, and why they came
@@ -134,6 +135,7 @@ class Supervisor:
         self._own_ports = frozenset((port, *(sockets[0].getsockname()[1] for sockets in self._sockets)))
         self._discovery.announce(self._found)
         self._discovery.follow(self._config)
+        self._note_complete()
         await self._port.open(ops)
         self._listeners = tuple(
             ListenerView("http", listen.host, sockets[0].getsockname()[1])
@@ -286,6 +288,7 @@ class Supervisor:
         found = self._discovery.find(self._config)
         if found == self._found:
             self._discovery.announce(found)
+            self._note_complete()
             return
         try:
             table = self._tables.build(found)
@@ -294,6 +297,21 @@ class Supervisor:
             return
         self._lagging.append((table.version, change))
         self._publish(table, found)
+        self._note_complete()
+
+    def _note_complete(self) -> None:
+        """Once everything was found, readiness never depends on discovery again (WAT-13, WAT-20), not even after a reload."""
+        if self._complete_since is None and self._discovery.is_complete():
+            self._complete_since = self._newest_table().version
+
+    def _list_waits(self, waiting_for: tuple[str, ...]) -> tuple[str, ...]:
+        """What must be found before the first traffic."""
+        if self._complete_since is None:
+            return waiting_for or ("the replicas that were found are not in a table yet",)
+        versions = [worker.process.table_version for worker in self._workers if worker.process and worker.is_ready]
+        if any(version < self._complete_since for version in versions):
+            return ("the replicas that were found are not known to every worker yet",)
+        return ()
 
     def _publish(self, table: Table, found: tuple[FoundInstance, ...]) -> None:
         self._table, self._found = table, found
@@ -363,6 +381,7 @@ class Supervisor:
         instances, replicas = self._tables.instances, self._tables.replicas
         instances.forget_quiet()
         replicas.forget_quiet()
+        discovery = self._discovery.view()
         return View(
             uptime=time.monotonic() - self._began,
             draining=self._leaving.is_set(),
@@ -375,7 +394,8 @@ class Supervisor:
                 *(ReplicaSeries(*key, slot, None) for key, slot in replicas.list_departed()),
             ),
             segments=self._cells,
-            discovery=self._discovery.view(),
+            waiting_for=self._list_waits(discovery.waiting_for),
+            discovery=discovery,
         )
 
     def _newest_table(self) -> Table:

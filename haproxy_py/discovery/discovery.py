@@ -3,7 +3,6 @@
 - `find` is level-triggered: always the complete set, from everything that is known now (WAT-19).
 - Changes that arrive together are told once. After that the next is told a little later, in proportion to what the last one
   cost: hundreds of pods that come and go must not keep control and workers busy with tables.
-- Once everything has been read once, readiness never depends on the API server again (WAT-13, WAT-20).
 """
 
 from __future__ import annotations
@@ -73,8 +72,6 @@ class Discovery:
         self._apis: dict[Cluster, Api] = {}
         self._feeds: dict[Key, Feed] = {}
         self._ended: list[asyncio.Task[None]] = []
-        self._is_following = False
-        self._was_complete = False  # everything had been read once
         self._change: Change | None = None  # the first that has not been told
         self._telling: asyncio.TimerHandle | None = None
         self._quiet_until = 0.0  # loop time
@@ -88,9 +85,6 @@ class Discovery:
 
     def follow(self, config: Config) -> None:
         """From now on follow what this configuration names, and nothing else."""
-        # What a reload adds must not make a proxy unready that carries traffic.
-        self._was_complete = self._was_complete or (self._is_following and self._is_complete())
-        self._is_following = True
         scopes = plan_scopes(config)
         for key in [key for key in self._feeds if key not in scopes]:
             self._ended += self._feeds.pop(key).end()
@@ -273,6 +267,10 @@ class Discovery:
             self._say("warning", f"{subject}: {text}")
         self._said = complaints
 
+    def is_complete(self) -> bool:
+        """Whether everything that is followed has been read once."""
+        return all(feed.reflector.is_listed for feed in self._feeds.values())
+
     def record_lag(self, change: Change) -> None:
         """What changed is in force in every worker now."""
         self.records.lag_of_receipt.observe(self._clock.now() - change.received)
@@ -285,8 +283,6 @@ class Discovery:
         """A picture of this moment."""
         now = self._clock.now()
         feeds = tuple(self._view_feed(key, feed.newest, now) for key, feed in self._feeds.items())
-        self._was_complete = self._was_complete or self._is_complete()
-        waiting = () if self._was_complete else tuple(_say_waiting(feed) for feed in feeds if not feed.listed)
         merged = [self._merged[service][1] for service in self._merged]
         ignored: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
         for one in merged:
@@ -296,12 +292,9 @@ class Discovery:
             counts=tuple(self._count_replicas(self._found)),
             ignored=dict(ignored),
             complaints=tuple(f"{subject}: {text}" for subject, text in sorted(self._said)),
-            waiting_for=waiting,
+            waiting_for=tuple(_say_waiting(feed) for feed in feeds if not feed.listed),
             records=copy.deepcopy(self.records),  # metrics are written on another thread
         )
-
-    def _is_complete(self) -> bool:
-        return all(feed.reflector.is_listed for feed in self._feeds.values())
 
     def _view_feed(self, key: Key, reflector: Reflector[Any], now: float) -> FeedView:
         return FeedView(

@@ -38,5 +38,5 @@ class DiscoveryView:
     counts: tuple[ReplicaCount, ...] = ()
     ignored: dict[str, int] = field(default_factory=dict)  # endpoints that are left out now, by reason
     complaints: tuple[str, ...] = ()  # what an operator should know and can change
-    waiting_for: tuple[str, ...] = ()  # why the proxy is not ready yet
+    waiting_for: tuple[str, ...] = ()  # what has not been read yet
     records: Records = field(default_factory=Records)

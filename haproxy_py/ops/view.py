@@ -50,6 +50,7 @@ class View:
     instances: tuple[tuple[str, int], ...]  # name and slot of every instance that has counters, slot 0 included
     replicas: tuple[ReplicaSeries, ...]
     segments: Sequence[memoryview[int]]  # cells of one worker each
+    waiting_for: tuple[str, ...] = ()  # what must be found before the first traffic
     discovery: DiscoveryView = field(default_factory=DiscoveryView)
 
     def explain_not_ready(self) -> list[str]:
@@ -61,7 +62,7 @@ class View:
             reasons.append("no table is in force yet")
         if not any(worker.ready for worker in self.workers):
             reasons.append("no worker accepts connections")
-        reasons += self.discovery.waiting_for
+        reasons += self.waiting_for
         return reasons
 
 

@@ -123,8 +123,7 @@ def test_a_start_without_the_api_is_not_ready_with_a_reason_and_then_succeeds(ap
     api.put("endpointslices", "node-red", make_slice(make_endpoint("a", "127.0.1.1")))
     api.vanish()
     proxy = Watcher(tmp_path, [describe_kubernetes(kubeconfig)])
-    proxy.start_unready()
-    try:
+    with proxy.run_unready():
         proxy.wait_for(lambda: proxy.answers() and "cannot be reached" in proxy.get_ops("/readyz")[1])
         status, body = proxy.get_ops("/readyz")
         assert status == 503
@@ -135,8 +134,6 @@ def test_a_start_without_the_api_is_not_ready_with_a_reason_and_then_succeeds(ap
         api.open()
         proxy.wait_for(proxy.is_ready)
         assert proxy.list_replicas() == {"a": "ready"}
-    finally:
-        proxy.stop()
 
 
 def test_an_empty_set_is_honoured_loudly(api: ApiServer, tmp_path: Path) -> None:
@@ -153,14 +150,11 @@ def test_403_names_the_missing_permission_and_the_manifest(
     api.faults = Faults(forbidden={kind})
     source = "endpoints" if kind == "endpoints" else "endpointslices"
     proxy = Watcher(tmp_path, [describe_kubernetes(api.write_kubeconfig(), ha=ha, kubernetes={"source": source})])
-    proxy.start_unready()
-    try:
+    with proxy.run_unready():
         proxy.wait_for_log(f"needs list and watch on {kind} of API group")
         assert "config/kubernetes/base/role.yaml grants it" in proxy.log
         assert not proxy.is_ready()
         assert f"the {kind} of namespace node-red have not been read yet" in proxy.get_ops("/readyz")[1]
-    finally:
-        proxy.stop()
 
 
 def test_a_token_that_was_rotated_is_picked_up(api: ApiServer, tmp_path: Path) -> None:

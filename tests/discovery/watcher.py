@@ -7,9 +7,9 @@ import http.client
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.proxy_process import ProxyProcess
 
@@ -33,10 +33,17 @@ class Watcher(ProxyProcess):
         if not instances:
             del self.config["instances"]
 
-    def start_unready(self) -> None:
-        """Start, and do not wait for readiness: it is not to be expected. Leave with `stop`."""
+    @contextlib.contextmanager
+    def run_unready(self) -> Iterator[Self]:
+        """As the context manager itself, but does not wait for readiness: it is not to be expected."""
         self.spawn()
-        self.wait_for(self.answers)
+        try:
+            self.wait_for(self.answers)
+            yield self
+        except BaseException:
+            self.kill()
+            raise
+        self.stop()
 
     def answers(self) -> bool:
         """Whether the operators' port and a worker answer."""
