@@ -44,8 +44,8 @@ PARSERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     SERVICES: parse_service,
 }
 
-SHARE = 10.0
-"""After a change was told, this many times what that took passes before the next is told."""
+SHARE = 3.0
+"""After a change was told, this many times the CPU time that it cost passes before the next is told."""
 
 CALM = 0.01
 """Seconds that pass at least."""
@@ -126,13 +126,12 @@ class Discovery:
         change, self._change = self._change, None
         if change is None:
             raise RuntimeError("nothing to tell: _note() sets the change before it sets the timer")
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = time.thread_time()
         try:
             self._notify(change)
         finally:
-            took = loop.time() - began
-            self._quiet_until = loop.time() + max(CALM, SHARE * took)
+            cost = time.thread_time() - began
+            self._quiet_until = asyncio.get_running_loop().time() + max(CALM, SHARE * cost)
 
     # --- finding ---
 

@@ -152,9 +152,10 @@ def _keep_one(candidates: Iterable[_Candidate], read: Callable[[_Candidate], str
     """Among those of which `read` gives the same, the one with the best claim (DSC-4)."""
     best: dict[str, _Candidate] = {}
     for candidate in candidates:
-        there = best.setdefault(read(candidate), candidate)
-        if candidate.claim > there.claim:
-            best[read(candidate)] = candidate
+        value = read(candidate)
+        there = best.get(value)
+        if there is None or candidate.claim > there.claim:
+            best[value] = candidate
     return list(best.values())
 
 

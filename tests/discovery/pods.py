@@ -89,6 +89,13 @@ class Pods:
             self._write()
         return [pod.name for pod in made]
 
+    def start_everywhere(self) -> None:
+        """One process that answers on every address of 127.0.0.0/8; the slices are left to the caller."""
+        command = [sys.executable, "-m", "haproxy_py.demo.replica", "--host", "0.0.0.0", "--port", str(self.port)]
+        process = subprocess.Popen([*command, "--name", "everywhere"], stdin=subprocess.DEVNULL)
+        self.running["everywhere"] = Pod("everywhere", "127.0.0.1", process)
+        self._wait_ready(self.running["everywhere"])
+
     def end(self, *names: str) -> None:
         """End pods together: first the endpoint says so, then preStop, then SIGTERM; when the process is gone, it goes."""
         ending = [self.running[name] for name in names]
