@@ -107,12 +107,23 @@ class Discovery:
             await api.close()
 
     def _make_reflector(self, scope: Scope, notify: Callable[[Change], None]) -> Reflector[Any]:
-        api = self._apis.setdefault(scope.key.cluster, Api(scope.key.cluster))
-        # In all at most one request per second, however many are failing: 0.75 of the pause is its mean.
-        longest = max(LONGEST_PAUSE, 1.5 * len(self._feeds))
-        parse = PARSERS[scope.key.kind]
-        collection = scope.make_collection()
-        return Reflector(api, collection, parse, notify, self._say, self.records, Pace(longest), self._clock)
+        cluster = scope.key.cluster
+        if cluster not in self._apis:
+            self._apis[cluster] = Api(cluster)
+        return Reflector(
+            self._apis[cluster],
+            scope.make_collection(),
+            PARSERS[scope.key.kind],
+            notify,
+            self._say,
+            self.records,
+            Pace(self._choose_longest_pause),
+            self._clock,
+        )
+
+    def _choose_longest_pause(self) -> float:
+        """So long that all together ask once a second at most, however many are failing: a pause is 0.75 of it on average."""
+        return max(LONGEST_PAUSE, 1.5 * len(self._feeds))
 
     def _note(self, change: Change) -> None:
         """Something has changed; tell it soon, together with what else arrives until then."""

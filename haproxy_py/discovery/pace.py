@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
 
@@ -17,9 +19,9 @@ BURST = 5.0
 
 
 class Pace:
-    """The pauses of one list-and-watch. Times are monotonic seconds."""
+    """The pauses of one list-and-watch. Times are monotonic seconds; `longest` says the longest pause of now."""
 
-    def __init__(self, longest: float = LONGEST_PAUSE) -> None:
+    def __init__(self, longest: Callable[[], float] = lambda: LONGEST_PAUSE) -> None:
         self.longest = longest
         self._pause = FIRST_PAUSE
         self._allowance = BURST
@@ -43,6 +45,6 @@ class Pace:
         if now - self._began > LONGEST_PAUSE:
             self._pause = FIRST_PAUSE
         pause = self._pause * (0.5 + chance / 2)
-        self._pause = min(self._pause * 2, self.longest)
+        self._pause = min(self._pause * 2, self.longest())
         for_allowance = 1.0 - (self._allowance + now - self._began)
         return max(pause, for_allowance, at_least)
