@@ -2,7 +2,6 @@
 
 - SIGTERM or SIGINT drains (DRN-6 to DRN-12); a second one aborts; both end with exit status 0.
 - SIGHUP reads the configuration again; if anything is wrong with it, everything stays as it was.
-- What discovery finds becomes a table at once, for all workers; if it cannot, the former table stays.
 - Nothing here touches traffic. If this process dies, its workers see the end of their channels.
 """
 
@@ -15,7 +14,6 @@ import signal
 import socket
 import time
 import traceback
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,16 +26,13 @@ from haproxy_py.control.cpus import count_cpus
 from haproxy_py.control.limits import raise_file_limit, share_connections
 from haproxy_py.control.log import Log
 from haproxy_py.control.reload import merge_reloaded
+from haproxy_py.control.routing import Routing
 from haproxy_py.control.segments import Segment
 from haproxy_py.control.sockets import BindError, bind_alone, bind_workers, format_address, is_of_this_machine
 from haproxy_py.control.tables import TableBuilder, TableError
 from haproxy_py.control.workers import Worker, WorkerFailedError
-from haproxy_py.discovery.discovery import Discovery
-from haproxy_py.discovery.found import FoundInstance
-from haproxy_py.discovery.reflector import Change
 from haproxy_py.ops.port import OpsPort
 from haproxy_py.ops.view import ListenerView, ReplicaSeries, View, WorkerView
-from haproxy_py.table import Table
 
 KILL_AFTER_DEADLINE = 2.0
 """Seconds that a worker has after the drain deadline to abort what is left and exit."""
@@ -72,14 +67,8 @@ class Supervisor:
         count = config.workers or count_cpus()
         self._segments = [Segment(number) for number in range(1, count + 1)]
         self._cells = [segment.cells for segment in self._segments]
-        self._tables = TableBuilder(self._segments, time.monotonic)
-        self._table: Table | None = None
-        self._found: tuple[FoundInstance, ...] = ()  # what the table was made of
-        self._discovery = Discovery(self._log.say, self._is_own, self._follow_change)
-        self._complete_since: int | None = None  # version of the first table for which everything had been found
-        self._lagging: deque[tuple[int, Change]] = deque(
-            maxlen=1000
-        )  # tables that are not in force everywhere, and why they came
+        tables = TableBuilder(self._segments, time.monotonic)
+        self._routing = Routing(config, tables, self._is_own, self._publish, self._log)
         self._sockets: list[list[socket.socket]] = []  # per listener, per worker
         self._listeners: tuple[ListenerView, ...] = ()
         self._own_ports: frozenset[int] = frozenset()
@@ -110,7 +99,7 @@ class Supervisor:
             reloading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reloading
-            await self._discovery.close()
+            await self._routing.discovery.close()
             await self._port.close()
             self._close_sockets()
 
@@ -124,8 +113,7 @@ class Supervisor:
     async def _open(self) -> None:
         """Bind every port and open the operators' one; workers do not run yet."""
         self._log.info(f"haproxy_py {__version__} starts, workers: {len(self._segments)}")
-        self._found = self._discovery.find(self._config)
-        self._table = self._tables.build(self._found)
+        self._routing.build_first()
         file_limit = raise_file_limit()
         count = len(self._segments)
         for index, listen in enumerate(self._config.listen):
@@ -133,9 +121,7 @@ class Supervisor:
         ops = bind_alone(self._config.ops.host, self._config.ops.port, "ops.address")
         host, port = ops.getsockname()[:2]
         self._own_ports = frozenset((port, *(sockets[0].getsockname()[1] for sockets in self._sockets)))
-        self._discovery.announce(self._found)
-        self._discovery.follow(self._config)
-        self._note_complete()
+        self._routing.follow()
         await self._port.open(ops)
         self._listeners = tuple(
             ListenerView("http", listen.host, sockets[0].getsockname()[1])
@@ -254,7 +240,7 @@ class Supervisor:
                 channel.Listener(fd, listener.scheme, listener.host, listener.port, connections)
                 for fd, listener, connections in zip(fds, self._listeners, self._connections, strict=True)
             ),
-            table=self._newest_table(),
+            table=self._routing.table,
             via=self._via,
             access_log=self._config.log.access == "json",
             debug=self._config.log.level == "debug",
@@ -270,55 +256,17 @@ class Supervisor:
 
     def list_replica_slots(self) -> list[int]:
         """Slots that have or had a replica."""
-        return self._tables.replicas.list_used()
+        return self._routing.tables.replicas.list_used()
 
     def note_applied(self) -> None:
         """A worker has put a table into force; the lag of a change ends with the last one."""
-        in_force = min(
-            (worker.process.table_version for worker in self._workers if worker.process and worker.is_ready), default=0
-        )
-        while self._lagging and self._lagging[0][0] <= in_force:
-            _, change = self._lagging.popleft()
-            self._discovery.record_lag(change)
+        self._routing.note_applied(self._list_versions())
 
-    # --- following discovery ---
+    # --- what routing asks ---
 
-    def _follow_change(self, change: Change) -> None:
-        """What discovery knows has changed, which may or may not change the table."""
-        found = self._discovery.find(self._config)
-        if found == self._found:
-            self._discovery.announce(found)
-            self._note_complete()
-            return
-        try:
-            table = self._tables.build(found)
-        except TableError as error:
-            self._log.error(f"the replicas that were found cannot be used: {error}; the former ones stay in use")
-            return
-        self._lagging.append((table.version, change))
-        self._publish(table, found)
-        self._note_complete()
-
-    def _note_complete(self) -> None:
-        """Once everything was found, readiness never depends on discovery again (WAT-13, WAT-20), not even after a reload."""
-        if self._complete_since is None and self._discovery.is_complete():
-            self._complete_since = self._newest_table().version
-
-    def _list_waits(self, waiting_for: tuple[str, ...]) -> tuple[str, ...]:
-        """What must be found before the first traffic."""
-        if self._complete_since is None:
-            return waiting_for or ("the replicas that were found are not in a table yet",)
-        versions = [worker.process.table_version for worker in self._workers if worker.process and worker.is_ready]
-        if any(version < self._complete_since for version in versions):
-            return ("the replicas that were found are not known to every worker yet",)
-        return ()
-
-    def _publish(self, table: Table, found: tuple[FoundInstance, ...]) -> None:
-        self._table, self._found = table, found
-        message = channel.encode(channel.Publish(table))  # once for all: a large table takes milliseconds
+    def _publish(self, encoded: bytes) -> None:
         for worker in self._workers:
-            worker.write(message)
-        self._discovery.announce(found)
+            worker.write(encoded)
 
     def _is_own(self, host: str, port: int) -> bool:
         return port in self._own_ports and is_of_this_machine(host)
@@ -350,16 +298,13 @@ class Supervisor:
             self._log.warning("SIGHUP: the proxy is ending; nothing was changed")
             return
         config, waiting = merge_reloaded(self._config, read)
-        found = self._discovery.find(config)
         try:
-            table = self._tables.build(found)
+            table = self._routing.change(config)
         except TableError as error:
             self._log.error(f"SIGHUP: {self._source} was not applied: {error}; the former configuration stays in force")
             return
         self._config = config
         self._log.level = config.log.level
-        self._publish(table, found)
-        self._discovery.follow(config)
         replicas = sum(len(instance.replicas) for instance in table.instances)
         self._log.info(
             f"SIGHUP: {self._source} is in force as table {table.version}, "
@@ -372,16 +317,16 @@ class Supervisor:
 
     def view(self) -> View:
         """A picture of this moment."""
-        table = self._newest_table()
+        table = self._routing.table
         states = {
             (instance.name, replica.name): replica.state.value
             for instance in table.instances
             for replica in instance.replicas
         }
-        instances, replicas = self._tables.instances, self._tables.replicas
+        instances, replicas = self._routing.tables.instances, self._routing.tables.replicas
         instances.forget_quiet()
         replicas.forget_quiet()
-        discovery = self._discovery.view()
+        discovery = self._routing.discovery.view()
         return View(
             uptime=time.monotonic() - self._began,
             draining=self._leaving.is_set(),
@@ -394,14 +339,13 @@ class Supervisor:
                 *(ReplicaSeries(*key, slot, None) for key, slot in replicas.list_departed()),
             ),
             segments=self._cells,
-            waiting_for=self._list_waits(discovery.waiting_for),
+            waiting_for=self._routing.list_waits(discovery.waiting_for, self._list_versions()),
             discovery=discovery,
         )
 
-    def _newest_table(self) -> Table:
-        if self._table is None:
-            raise RuntimeError("no table yet: _open() builds one before any port is open")
-        return self._table
+    def _list_versions(self) -> list[int]:
+        """The versions of the table that are in force, in the workers that accept connections."""
+        return [worker.process.table_version for worker in self._workers if worker.process and worker.is_ready]
 
     def _report_mistake(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What asyncio could not tell anyone else."""
