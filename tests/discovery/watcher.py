@@ -74,6 +74,17 @@ class Watcher(ProxyProcess):
                 return {replica["name"]: replica["state"] for replica in entry["replicas"]}
         return {}
 
+    def wait_for_replicas(self, expected: dict[str, str], instance: str = "test") -> None:
+        """Until the table with these replicas, by name and state, is in force in every worker."""
+
+        def is_in_force() -> bool:
+            status = self.get_status()
+            return self.list_replicas(instance) == expected and all(
+                worker["table_version"] == status["table_version"] for worker in status["workers"]
+            )
+
+        self.wait_for(is_in_force)
+
     def get_metric(self, series: str) -> float:
         """The value of a series as in the text format, without the prefix; 0 if it is absent."""
         for line in self.get_ops("/metrics")[1].splitlines():
