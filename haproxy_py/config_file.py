@@ -26,6 +26,7 @@ from haproxy_py.config import (
     Log,
     Ops,
     Timeouts,
+    Tls,
 )
 from haproxy_py.config_error import ConfigError, Place, Problem, Problems
 from haproxy_py.config_kubernetes import read_selector, read_service
@@ -73,7 +74,6 @@ HEAD_SCRATCH = 96 * KIB
 """The data path rewrites heads in a buffer of this size: the maxima of request_line and request_head fit together."""
 
 # What a later version will read, with what to do until then.
-_LATER_LISTEN = {"tls": "end TLS in front of this proxy (ingress, load balancer) and remove this key"}
 _LATER_OPS = {"token_file": "there is no call yet that changes something; remove this key"}
 _LATER_REPLICAS = {"dns": 'list the replicas under "static" or name a Service under "kubernetes"'}
 _LATER_INSTANCE = {
@@ -271,14 +271,24 @@ class _Addresses:
 
 
 def _read_listen(addresses: _Addresses) -> Reader[Listen]:
-    readers: dict[str, Reader[Any]] = {"address": addresses.read, "connections": number(1, MAX_CONNECTIONS, auto=True)}
+    readers: dict[str, Reader[Any]] = {
+        "address": addresses.read,
+        "tls": _read_tls,
+        "connections": number(1, MAX_CONNECTIONS, auto=True),
+    }
 
     def read(node: Node, problems: Problems) -> Listen:
-        found = read_keys(node, readers, problems, needed=["address"], later=_LATER_LISTEN)
+        found = read_keys(node, readers, problems, needed=["address"])
         host, port = found.pop("address", ("", 0))
         return Listen(host, port, **found)
 
     return read
+
+
+def _read_tls(node: Node, problems: Problems) -> Tls | None:
+    path: Reader[str] = text_only(values.file_path, "a path like /etc/haproxy-py/tls.crt")
+    found = read_keys(node, {"certificate": path, "key": path}, problems, needed=["certificate"])
+    return Tls(**found) if "certificate" in found else None
 
 
 def _read_ops(addresses: _Addresses) -> Reader[Ops]:

@@ -155,6 +155,13 @@ def replica_url(text: str) -> tuple[str, int]:
     return host, number
 
 
+def file_path(text: str) -> str:
+    """A path of a file; whether there is one is seen when it is read."""
+    if not text or "\0" in text or len(text) > 4096:
+        raise UnacceptableError(f"expected the path of a file, found {quote(text)}")
+    return text
+
+
 def host_name(text: str) -> str:
     """A host as users see it in the address bar, in the form it is compared: lower-case, IPv6 in brackets, no port."""
     if "*" in text:

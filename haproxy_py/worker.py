@@ -20,20 +20,20 @@ import signal
 import socket
 import struct
 import sys
+import time
 import traceback
 from typing import Any
 
 import uvloop
 
 from haproxy_py import channel, counters
+from haproxy_py.certificates import Certificate, make_context
 from haproxy_py.datapath.access_log import AccessLog
 from haproxy_py.datapath.client import ClientConnection
 from haproxy_py.datapath.context import Context, Entrance
 from haproxy_py.datapath.count import Counters
 from haproxy_py.datapath.deadlines import TICK, Clock
-
-BACKLOG = 4096
-"""Connections that the kernel holds for a listener that does not accept for the moment."""
+from haproxy_py.datapath.listener import Listener
 
 IDLE_CLOSED_PER_TICK = 500
 """Idle client connections that a drain closes at once: their clients reconnect elsewhere, and not all in one moment."""
@@ -48,7 +48,13 @@ LAST_ACCEPTS = 0.3
 """Seconds in which those that have begun to connect are still accepted, while control closes its sockets."""
 
 ROOM_AGAIN = 0.95
-"""Share of the connection limit below which accepting goes on, so that it does not flap at the limit."""
+"""Share of the connection limit down to which accepting does not go on, so that it does not flap at the limit."""
+
+ACCEPT_AGAIN = 0.1
+"""Seconds until accepting is tried again after the kernel could give no connection."""
+
+COMPLAIN_AGAIN = 10.0
+"""Seconds between two warnings about that."""
 
 _SO_ATTACH_FILTER = 26  # linux/asm-generic/socket.h
 
@@ -70,23 +76,26 @@ class Door:
 
     def __init__(self, worker: Worker, listener: channel.Listener) -> None:
         self._worker = worker
-        self._limit = max(1, listener.connections)
-        self._socket = socket.socket(fileno=listener.fd)
-        self._server: asyncio.AbstractServer | None = None
-        self._opening: asyncio.Task[None] | None = None
         self._refuses = False
         self._shut = False
-        self.entrance = Entrance(listener.scheme, listener.host, listener.port)
-        self.entrance.changed = self._look
+        limit = max(1, listener.connections)
+        self.entrance = Entrance(
+            listener.scheme, listener.host, listener.port, limit, int(limit * ROOM_AGAIN), self._look, self._fail
+        )
+        if listener.certificate is not None:
+            self.renew(listener.certificate)
+        self._listener = Listener(worker.context, self.entrance, listener.fd)
         self._name = f"{listener.host}:{listener.port}"
+        self._complained = 0.0  # monotonic seconds
+        self._again: asyncio.TimerHandle | None = None
 
-    async def open(self) -> None:
+    def open(self) -> None:
         """Accept from now on."""
-        # A copy of the socket: closing it pauses accepting, while the listener itself and its queue stay.
-        if self._shut:
-            return
-        copy = self._socket.dup()
-        self._server = await self._worker.loop.create_server(self._welcome, sock=copy, backlog=BACKLOG)
+        self._listener.open()
+
+    def renew(self, certificate: Certificate) -> None:
+        """Use it for new connections; those that stand keep what they began with."""
+        self.entrance.tls = make_context(certificate)
 
     def refuse(self) -> None:
         """Let no further client begin to connect, and go on accepting those that have begun.
@@ -100,26 +109,20 @@ class Door:
         with contextlib.suppress(OSError):  # a kernel without socket filters: some clients are reset
             program = array.array("B", _NO_NEW_CLIENT)  # lives until the kernel has copied it
             address, size = program.buffer_info()
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", size // 8, address))
+            with socket.socket(fileno=os.dup(self._listener.fd)) as own:
+                own.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", size // 8, address))
 
     def shut(self) -> None:
         """Accept no more."""
         self._shut = True
-        self._pause()
-        self._socket.close()
-
-    def _welcome(self) -> ClientConnection:
-        return ClientConnection(self._worker.context, self.entrance)
-
-    def _pause(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._again is not None:
+            self._again.cancel()
+        self._listener.close()
 
     def _look(self) -> None:
-        """The number of open connections has changed."""
-        if self._server is not None and self.entrance.open >= self._limit:
-            self._pause()
+        """The number of open connections has come to the limit, or there is room again."""
+        if self.entrance.open >= self.entrance.limit:
+            self._listener.pause()
             self._worker.count(counters.WORKER_ACCEPT_PAUSES)
             self._worker.say(
                 channel.Notice(
@@ -129,13 +132,28 @@ class Door:
                     "normal load.",
                 )
             )
-        elif (
-            self._server is None
-            and not self._shut
-            and (self._opening is None or self._opening.done())
-            and self.entrance.open <= self._limit * ROOM_AGAIN
-        ):
-            self._opening = self._worker.loop.create_task(self.open())
+        elif not self._shut:
+            self._listener.open()
+
+    def _fail(self, number: int) -> None:
+        """The kernel gives no connection: no file descriptor or no memory is left. Try again when some may be."""
+        self._listener.pause()
+        self._again = self._worker.loop.call_later(ACCEPT_AGAIN, self._look_again)
+        now = time.monotonic()
+        if now - self._complained >= COMPLAIN_AGAIN:
+            self._complained = now
+            self._worker.count(counters.WORKER_ACCEPT_PAUSES)
+            self._worker.say(
+                channel.Notice(
+                    "warning",
+                    f"{self._name}: no connection can be accepted: {os.strerror(number)}. New ones wait until some "
+                    "end. Raise the limit of open files (ulimit -n) or of memory if this is normal load.",
+                )
+            )
+
+    def _look_again(self) -> None:
+        if not self._shut and self.entrance.open < self.entrance.limit:
+            self._listener.open()
 
 
 class Worker:
@@ -178,7 +196,6 @@ class Worker:
             for door in self._doors:
                 door.shut()
             self._abort()
-            await asyncio.sleep(0)  # what was aborted learns of it, and writes its line
             if self._ticking is not None:
                 self._ticking.cancel()
             if self.context is not None and self.context.log is not None:
@@ -216,6 +233,9 @@ class Worker:
             case channel.Publish(table):
                 self.context.publish(table)
                 self.say(channel.Applied(table.version))
+            case channel.Renew(listener, certificate):
+                if self._doors:  # none are left at the end of a drain
+                    self._doors[listener].renew(certificate)
             case channel.Drain(delay, deadline):
                 self._begin_drain(delay, deadline)
             case channel.Stop():
@@ -230,7 +250,7 @@ class Worker:
         for listener in start.listeners:
             door = Door(self, listener)
             self._doors.append(door)
-            await door.open()
+            door.open()
         # What exists now lives as long as the process: the collector need not look at it again, and what comes later
         # is freed by reference counting alone but for rare cycles.
         gc.collect()
@@ -294,12 +314,13 @@ class Worker:
         """End what is left, without another word."""
         if self.context is None:
             return
-        for task in list(self.context.dials):
-            task.cancel()
+        for dial in list(self.context.dials):
+            dial.cancel()
         for client in list(self.context.clients):
             client.abort()
         for connection in list(self.context.spare):
-            connection.transport.abort()
+            connection.abort()
+        self.context.poller.close()  # what was aborted learns of it, and writes its line
 
     def report(self, loop: asyncio.AbstractEventLoop, details: dict[str, Any]) -> None:
         """A mistake of ours: the connection it happened on is gone, everything else goes on."""

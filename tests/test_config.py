@@ -24,6 +24,7 @@ from haproxy_py.config import (
     Log,
     Ops,
     Timeouts,
+    Tls,
 )
 from haproxy_py.config_error import Problems
 from haproxy_py.config_file import ConfigError, from_flags, load, parse
@@ -31,7 +32,7 @@ from haproxy_py.config_file import ConfigError, from_flags, load, parse
 EXAMPLE = Path(__file__).parents[1] / "config" / "example.yaml"
 KUBERNETES_EXAMPLE = EXAMPLE.with_name("example-kubernetes.yaml")
 
-LATER = ("tls", "token_file", "dns", "health", "retries")
+LATER = ("token_file", "dns", "health", "retries")
 
 
 def write(
@@ -104,7 +105,9 @@ def test_the_example_holds_the_defaults_of_the_model() -> None:
 def test_the_example_has_every_key_of_the_model(section: str, model: type) -> None:
     elsewhere = {"static": "replicas", "host": "address", "port": "address"}
     keys = {elsewhere.get(field.name, field.name) for field in dataclasses.fields(model)}
-    assert example_keys(section) == keys - {"kubernetes", "instances_from"}  # they stand in an example of their own
+    keys -= {"kubernetes", "instances_from"}  # they stand in an example of their own
+    optional = set(re.findall(r"^ +# (\w+): ", EXAMPLE.read_text(), re.MULTILINE))  # without a default
+    assert example_keys(section) | (keys & optional) == keys
 
 
 def example_keys(section: str) -> set[str]:
@@ -923,13 +926,34 @@ def test_a_selection_that_cannot_be_is_refused(keys: str, expected: str) -> None
     assert expected in find_error(write(top=f"instances_from: {{{keys}}}"))
 
 
+# --- TLS ---
+
+
+def test_tls_names_files_and_the_key_may_lie_in_the_first() -> None:
+    assert parse(write(listen="tls: {certificate: a.crt, key: a.key}"), "x").listen[0].tls == Tls("a.crt", "a.key")
+    assert parse(write(listen="tls: {certificate: both.pem}"), "x").listen[0].tls == Tls("both.pem")
+
+
+@pytest.mark.parametrize(
+    ("tls", "message"),
+    [
+        ("{key: a.key}", 'key "certificate" is missing'),
+        ("{certificate: ''}", "expected the path of a file"),
+        ("{certificate: 1}", "text needs quotes here"),
+        ("{certificate: a, cert: b}", 'unknown key "cert"'),
+        ("a.pem", "expected a mapping of keys to values"),
+    ],
+)
+def test_wrong_tls(tls: str, message: str) -> None:
+    assert message in find_error(write(listen=f"tls: {tls}"))
+
+
 # --- what is not available yet ---
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        write(listen="tls: {certificate: tls.crt, key: tls.key}"),
         write(top="ops: {token_file: token}"),
         write(replicas="dns: {name: a, port: 1880}"),
         write(instance="gate: {mode: strict}"),

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from haproxy_py.certificates import CertificateError
 from haproxy_py.config import Config, Instance, KubernetesSelector
 from haproxy_py.config_file import ConfigError, load
 from haproxy_py.config_values import spell_address, spell_duration
+from haproxy_py.control.certificates import find_certificates
 
 if TYPE_CHECKING:
     from haproxy_py.cli import Subparsers
@@ -44,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the errors, or the summary."""
     try:
         config = load(args.file)
-    except ConfigError as error:
+        for files in find_certificates(config, str(args.file)).values():
+            files.read()
+    except (ConfigError, CertificateError) as error:
         print(error, file=sys.stderr)
         return 2
     print(f"{args.file} is right. {summarize(config)}")

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import signal
 import socket
@@ -20,8 +19,10 @@ from typing import Any
 import uvloop
 
 from haproxy_py import __version__, channel, config_file
+from haproxy_py.certificates import Certificate, CertificateError
 from haproxy_py.config import Config
 from haproxy_py.config_error import ConfigError
+from haproxy_py.control.certificates import find_certificates, watch_certificates
 from haproxy_py.control.cpus import count_cpus
 from haproxy_py.control.limits import raise_file_limit, share_connections
 from haproxy_py.control.log import Log
@@ -73,6 +74,8 @@ class Supervisor:
         self._listeners: tuple[ListenerView, ...] = ()
         self._own_ports: frozenset[int] = frozenset()
         self._connections: tuple[int, ...] = ()  # that one worker may have open, per listener
+        self._certificate_files = find_certificates(config, source)
+        self._certificates: dict[int, Certificate] = {}  # in force, by index of the listener
         self._workers: list[Worker] = []
         self._port = OpsPort(self, self._log.say)
         self._drain_times: tuple[float, float] | None = None  # once draining: loop times of accept stop and deadline
@@ -88,17 +91,18 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._obey_end, number)
         loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
-        reloading = asyncio.create_task(self._reload_forever())
+        tasks = [asyncio.create_task(self._reload_forever())]
         try:
             await self._open()
+            tasks.append(asyncio.create_task(watch_certificates(self._certificate_files, self._renew, self._log)))
             return await self._serve()
-        except (BindError, TableError, WorkerFailedError) as error:
+        except (BindError, CertificateError, TableError, WorkerFailedError) as error:
             self._log.error(f"{error}; haproxy_py ends")
             return 1
         finally:
-            reloading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reloading
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
             await self._routing.discovery.close()
             await self._port.close()
             self._close_sockets()
@@ -113,6 +117,7 @@ class Supervisor:
     async def _open(self) -> None:
         """Bind every port and open the operators' one; workers do not run yet."""
         self._log.info(f"haproxy_py {__version__} starts, workers: {len(self._segments)}")
+        self._certificates = {index: files.read() for index, files in self._certificate_files.items()}
         self._routing.build_first()
         file_limit = raise_file_limit()
         count = len(self._segments)
@@ -124,7 +129,7 @@ class Supervisor:
         self._routing.follow()
         await self._port.open(ops)
         self._listeners = tuple(
-            ListenerView("http", listen.host, sockets[0].getsockname()[1])
+            ListenerView("https" if listen.tls else "http", listen.host, sockets[0].getsockname()[1])
             for listen, sockets in zip(self._config.listen, self._sockets, strict=True)
         )
         self._connections = tuple(
@@ -237,8 +242,12 @@ class Supervisor:
         return channel.Start(
             worker=worker,
             listeners=tuple(
-                channel.Listener(fd, listener.scheme, listener.host, listener.port, connections)
-                for fd, listener, connections in zip(fds, self._listeners, self._connections, strict=True)
+                channel.Listener(
+                    fd, listener.scheme, listener.host, listener.port, connections, self._certificates.get(index)
+                )
+                for index, (fd, listener, connections) in enumerate(
+                    zip(fds, self._listeners, self._connections, strict=True)
+                )
             ),
             table=self._routing.table,
             via=self._via,
@@ -271,7 +280,12 @@ class Supervisor:
     def _is_own(self, host: str, port: int) -> bool:
         return port in self._own_ports and is_of_this_machine(host)
 
-    # --- reading the configuration again ---
+    # --- reading certificates and the configuration again ---
+
+    def _renew(self, listener: int, certificate: Certificate) -> None:
+        self._certificates[listener] = certificate
+        for worker in self._workers:
+            worker.send(channel.Renew(listener, certificate))
 
     async def _reload_forever(self) -> None:
         """One reload per SIGHUP; signals that arrive meanwhile count as one. Ends by being cancelled."""

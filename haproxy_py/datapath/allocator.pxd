@@ -1,8 +1,8 @@
 # The C library's allocator, told to keep what a worker will need again a moment later.
 #
-# libuv reads up to 256,000 octets at once, and each such piece is an object that is freed as soon as it was written. With
-# glibc's defaults that memory goes back to the kernel and comes again, page by page and zeroed, for every piece: 92 page
-# faults for an upload of 1 MiB. Other C libraries are left alone.
+# What a slow peer does not take at once is copied, up to a read (256 KiB) and the limit of the buffer at a time, and freed as
+# soon as it has left. With glibc's defaults memory of that size goes back to the kernel and comes again, page by page and
+# zeroed. Other C libraries are left alone.
 cdef extern from *:
     """
     #include <stdlib.h>

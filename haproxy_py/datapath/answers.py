@@ -100,7 +100,7 @@ def _phrase(status: int) -> str:
 
 
 @cython.cfunc
-def make_answer(
+def write_answer(
     context: Context,
     reason: cython.int,
     instance: str,
@@ -108,9 +108,13 @@ def make_answer(
     html: cython.bint,
     closing: cython.bint,
     to_head_request: cython.bint,
-    request_id: bytes,
-) -> bytes:
-    """The whole answer. `instance` may be the empty string; `request_id` holds nothing that needs escaping (FWD-13)."""
+    request_id: cython.p_const_char,
+    request_id_size: cython.int,
+):
+    """Write a whole answer into the context's writer.
+
+    `instance` may be the empty string; the request id holds nothing that needs escaping (FWD-13).
+    """
     writer: Writer = context.writer
     key: tuple = (reason, instance, status, html, closing)
     template: Template = _templates.get(key)
@@ -121,9 +125,7 @@ def make_answer(
     writer.clear()
     writer.put_bytes(template.fields)
     if PyBytes_GET_SIZE(template.before):
-        writer.put_number(
-            PyBytes_GET_SIZE(template.before) + PyBytes_GET_SIZE(request_id) + PyBytes_GET_SIZE(template.after)
-        )
+        writer.put_number(PyBytes_GET_SIZE(template.before) + request_id_size + PyBytes_GET_SIZE(template.after))
     else:
         writer.put_number(0)
     writer.put(b"\r\n", 2)
@@ -131,6 +133,5 @@ def make_answer(
     writer.put(b"\r\n", 2)
     if not to_head_request and PyBytes_GET_SIZE(template.before):
         writer.put_bytes(template.before)
-        writer.put_bytes(request_id)
+        writer.put(request_id, request_id_size)
         writer.put_bytes(template.after)
-    return writer.take()

@@ -19,24 +19,25 @@ cdef class ClientConnection(Exchange):
     cdef Instance known_instance
     cdef Routes known_routes
 
-    cdef take_input(self, bytes data)
-    cdef bytes take_head(self, bytes data)
-    cdef bytes take_body(self, bytes data)
-    cdef bytes _rest(self, bytes data, Py_ssize_t used)
+    cdef take_input(self, const char* data, Py_ssize_t size)
+    cdef Py_ssize_t take_head(self, const char* data, Py_ssize_t size) except -1
+    cdef Py_ssize_t take_body(self, const char* data, Py_ssize_t size) except -1
     cdef int _verdict(self, Head head, Passage* passage) except? -1000
     cdef int find_instance(self, Passage* passage)
     cdef int judge(self, Head head, Passage* passage, Py_ssize_t head_size) except? -1000
     cdef Replica find_wanted(self, Head head, Passage* passage, bint* sticky)
     cdef int choose_replica(self, Head head, Passage* passage) except? -1000
     cdef bytes find_authority(self)
-    cdef bytes find_request_id(self, Head head, object trusted)
+    cdef body_moved(self)
+    cdef void divert_rest(self)
+    cdef void find_request_id(self, Head head, object trusted) noexcept
     cdef void describe(self, Head head, Passage* passage)
-    cdef void send_request(self, Head head)
+    cdef send_request(self, Head head, const char* piece, Py_ssize_t size)
     cdef void update_reading(self)
     cdef void choose_deadline(self)
     cdef void start_body_deadline(self)
     cdef void watch_taking(self)
     cdef bint is_taking(self)
-    cdef void hold(self, bytes data)
+    cdef void hold(self, const char* data, Py_ssize_t size)
     cdef void close(self)
     cdef void finish_lingering(self)

@@ -1,6 +1,6 @@
 """A connection from a client: requests come in here and go on to a replica.
 
-The way of a request: its octets arrive in `data_received`; `take_head` has them parsed, judged and given a replica, and
+The way of a request: its octets arrive in `received`; `take_head` has them parsed, judged and given a replica, and
 sends the head on; `take_body` sends on the body as it comes. Everything about the answer is in `exchange`.
 
 - One exchange at a time; what a client sends ahead is held up to a bound, then reading pauses (CON-10). It is used only
@@ -9,6 +9,9 @@ sends the head on; `take_body` sends on the body as it comes. Everything about t
   is thrown away until the client has had the time to read the answer (CON-9).
 - A client that has sent FIN still gets the answers to what it asked (CON-11).
 """
+
+import os
+import socket
 
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -26,7 +29,7 @@ from cython.cimports.haproxy_py.datapath.exchange import (
     Exchange,
 )
 from cython.cimports.haproxy_py.datapath.forward import write_request
-from cython.cimports.haproxy_py.datapath.framing import Body, frame_request
+from cython.cimports.haproxy_py.datapath.framing import BY_LENGTH, Body, frame_request
 from cython.cimports.haproxy_py.datapath.heads import (
     ACCEPT,
     COOKIE,
@@ -51,7 +54,6 @@ from cython.cimports.haproxy_py.datapath.reason import (
     GATE_DENIED,
     HEAD_TIMEOUT,
     HEAD_TOO_LARGE,
-    INTERNAL,
     METHOD_NOT_SUPPORTED,
     NO_REPLICA,
     NONE,
@@ -61,12 +63,14 @@ from cython.cimports.haproxy_py.datapath.reason import (
 )
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection
 from cython.cimports.haproxy_py.datapath.routes import AFFINITY_ALL, AFFINITY_NONE, Instance, Routes
+from cython.cimports.haproxy_py.datapath.stream import Stream
 from cython.cimports.haproxy_py.datapath.tunnel import Tunnel
+from cython.cimports.haproxy_py.datapath.writer import Writer
 from cython.cimports.libc.math import ceil
-from cython.cimports.libc.string import memcmp
+from cython.cimports.libc.string import memcmp, memcpy
 
 from haproxy_py import counters as layout
-from haproxy_py.datapath.dial import dial
+from haproxy_py.datapath.dial import Dial
 
 _METHODS = cython.declare(tuple, tuple(method.encode("ascii") for method in layout.METHODS))
 _OTHER_METHOD = cython.declare(cython.int, layout.METHODS.index("other"))
@@ -118,55 +122,58 @@ def _is_request_id(at: cython.p_const_char, size: cython.int) -> cython.bint:
 @cython.final
 @cython.cclass
 class ClientConnection(Exchange):
-    """The asyncio protocol of one connection from a client."""
+    """One connection from a client, and the exchange that is under way on it."""
 
-    def __init__(self, context: Context, entrance: Entrance):
+    def __init__(self, context: Context, entrance: Entrance, stream: Stream, peer: bytes):
+        """`peer` is the client's IP address."""
         self.context = context
         self.entrance = entrance
         self.body = Body()
-
-    # --- what asyncio calls ---
-
-    def connection_made(self, transport: object) -> None:
-        context: Context = self.context
-        buffer: cython.Py_ssize_t = context.routes.buffer
-        self.transport = transport
-        self.write = transport.write
-        peer: object = transport.get_extra_info("peername")
-        self.peer = peer[0].encode("ascii") if peer else b"0.0.0.0"
-        transport.set_write_buffer_limits(buffer, buffer // 4)
+        self.stream = stream
+        self.peer = peer
+        stream.user = self
+        stream.set_limit(context.routes.buffer)
         context.clients.add(self)
         context.counts[_CONNECTIONS] += 1
         context.counts[_CONNECTIONS_TOTAL] += 1
         self.started = monotonic()
         self.choose_deadline()
-        self.entrance.enter()
+        entrance.enter()
 
-    def data_received(self, data: bytes) -> None:
+    # --- what the stream tells ---
+
+    @cython.cfunc
+    def received(self, data: cython.p_const_char, size: cython.Py_ssize_t):
+        whole: bytes
         if self.stage == LINGERING:
-            self.discarded += PyBytes_GET_SIZE(data)
+            self.discarded += size
             if self.discarded > LINGER_BYTES:
                 self.finish_lingering()
             return
         if self.held is not None:
-            data = self.held + data
+            whole = self.held + data[:size]
             self.held = None
+            data = PyBytes_AS_STRING(whole)
+            size = PyBytes_GET_SIZE(whole)
         if self.turn_pending:
-            self.hold(data)
+            self.hold(data, size)
         else:
-            self.take_input(data)
+            self.take_input(data, size)
 
-    def eof_received(self) -> bool:
+    @cython.cfunc
+    def ended(self):
         self.half_closed = True
-        if self.stage == WAITING:
-            return True
+        if self.stage == WAITING or (self.stage == IDLE and self.held is not None):
+            return
         if self.stage == HEAD or self.stage == BODY:  # FRM-11: the request will never be complete
             self.client_left()
             self.stage = CLOSING
-            self.transport.abort()
-        return self.stage == IDLE and self.held is not None
+            self.stream.abort()
+        else:
+            self.stream.close()
 
-    def connection_lost(self, problem: object) -> None:
+    @cython.cfunc
+    def lost(self, problem: cython.int):
         context: Context = self.context
         if self.stage == HEAD or self.stage == BODY or self.stage == WAITING:
             self.client_left()
@@ -177,42 +184,43 @@ class ClientConnection(Exchange):
         context.counts[_CONNECTIONS] -= 1
         self.entrance.leave()
 
-    def pause_writing(self) -> None:
-        self.blocked = True
-        self.watch_taking()
-        if self.upstream is not None:
-            self.upstream.set_paused(True)
+    @cython.cfunc
+    def blocks(self, blocks: cython.bint):
+        upstream: ReplicaConnection = self.upstream
+        self.blocked = blocks
+        if blocks:
+            self.watch_taking()
+        if upstream is not None:
+            upstream.set_paused(blocks)
         self.choose_deadline()
-
-    def resume_writing(self) -> None:
-        self.blocked = False
-        if self.upstream is not None:
-            self.upstream.set_paused(False)
-        self.choose_deadline()
-        self.go_on()
+        if not blocks:
+            self.go_on()
 
     # --- the way of a request ---
 
     @cython.cfunc
-    def take_input(self, data: bytes):
+    def take_input(self, data: cython.p_const_char, size: cython.Py_ssize_t):
         """Use what has come as far as the stage allows; hold the rest."""
         turns: cython.int = 0
-        while data is not None:
+        used: cython.Py_ssize_t
+        while size > 0:
             turns += 1
             if turns > MAX_REQUESTS_PER_TURN and self.stage == IDLE:  # other connections wait too
                 self.turn_pending = True
-                self.hold(data)
+                self.hold(data, size)
                 self.context.loop.call_soon(self.take_turn)
                 return
             if self.stage == BODY:
-                data = self.take_body(data)
+                used = self.take_body(data, size)
             elif (self.stage == IDLE and not self.blocked) or self.stage == HEAD:
-                data = self.take_head(data)
+                used = self.take_head(data, size)
             elif self.stage == WAITING or self.stage == IDLE:
-                self.hold(data)
+                self.hold(data, size)
                 return
             else:
                 return  # the connection is ending: nothing is read as a request any more
+            data += used
+            size -= used
         if not self.half_closed:
             return
         if self.stage == BODY:  # FRM-11: sent ahead, and it will never be complete
@@ -227,13 +235,14 @@ class ClientConnection(Exchange):
         self.go_on()
 
     @cython.cfunc
-    def hold(self, data: bytes) -> cython.void:
-        self.held = data
+    def hold(self, data: cython.p_const_char, size: cython.Py_ssize_t) -> cython.void:
+        self.held = data[:size]
         self.update_reading()
 
     @cython.cfunc
-    def take_head(self, data: bytes) -> bytes:
-        """Read the head of a request and send it on. Gives what came behind the request, or None."""
+    @cython.exceptval(-1, check=False)
+    def take_head(self, data: cython.p_const_char, size: cython.Py_ssize_t) -> cython.Py_ssize_t:
+        """Read the head of a request and send it on, with what has come of its body. Gives how much was used."""
         context: Context = self.context
         routes: Routes = context.routes
         head: Head = context.request
@@ -242,25 +251,22 @@ class ClientConnection(Exchange):
         reason: cython.int
         end: cython.Py_ssize_t
         authority: bytes = None
-        size: cython.Py_ssize_t = PyBytes_GET_SIZE(data)
-        used: cython.Py_ssize_t = head.parse_request(
-            PyBytes_AS_STRING(data), size, routes.max_line, routes.max_head, routes.max_lines
-        )
+        rest: bytes
+        used: cython.Py_ssize_t = head.parse_request(data, size, routes.max_line, routes.max_head, routes.max_lines)
         if used == 0:
-            self.held = data
+            self.held = data[:size]
             if self.stage == IDLE:
                 self.stage = HEAD
                 if self.exchanges > 0:
                     self.choose_deadline()
-            return None
+            return size
         self.start_exchange()
-        self.request_id = None
         self.to_head_request = False
         self.is_html = False
         if used < 0:
             self.version = 1
             self.refuse(-used - 1, 0)
-            return None
+            return size
         self.stage = BODY  # until the body is known to be complete
         self.version = head.version
         self.method = head.method_label
@@ -288,10 +294,10 @@ class ClientConnection(Exchange):
                 self.refuse(METHOD_NOT_SUPPORTED, 501)
             else:
                 self.refuse(-reason - 1, 0)
-            return self._rest(data, used)
+            return used if self.stage == IDLE else size
         body.limit = self.instance.max_body
-        end = used if body.complete else body.take(data, used)
-        self.received = end if end >= 0 else size
+        end = used if body.complete else body.take(data, used, size)
+        self.octets_in = end if end >= 0 else size
         if body.complete:
             self.stage = WAITING
         reason = self.judge(head, cython.address(passage), used)
@@ -299,33 +305,35 @@ class ClientConnection(Exchange):
             reason = self.choose_replica(head, cython.address(passage))
         if reason < 0:
             self.refuse(-reason - 1, 0)
-            return data[end:] if 0 <= end < size else None
+            return end if end >= 0 else size
         if end < 0:  # after the verdict on the head, as if the body had come later
             self.refuse(-end - 2, 0)
-            return None
+            return size
         trusted: object = self.instance.trusted
         if trusted is not None and self.peer.decode("ascii") not in trusted:
             trusted = None
-        self.request_id = self.find_request_id(head, trusted)
+        self.find_request_id(head, trusted)
         if passage.upgrades:
             self.upgrading = True
             self.key = head.lines[head.first[SEC_WEBSOCKET_KEY]].value[:24]
             self.closing = True  # EXP-12: what came behind an upgrade is never read as a request
-        write_request(context, head, cython.address(passage), data, self.entrance, self.peer, self.request_id, trusted)
+        write_request(
+            context,
+            head,
+            cython.address(passage),
+            data,
+            self.entrance,
+            self.peer,
+            self.request_id,
+            self.request_id_size,
+            trusted,
+        )
         if body.spans is not None:
-            self.pending = [context.writer.take(), body.rewritten()]
-        elif end - used <= SMALL_BODY:
-            context.writer.put(PyBytes_AS_STRING(data) + used, end - used)
-            self.pending = [context.writer.take()]
+            rest = body.rewritten()
+            self.send_request(head, PyBytes_AS_STRING(rest), PyBytes_GET_SIZE(rest))
         else:
-            self.pending = [context.writer.take(), data[used:end]]
-        self.send_request(head)
-        return data[end:] if end < size else None
-
-    @cython.cfunc
-    def _rest(self, data: bytes, used: cython.Py_ssize_t) -> bytes:
-        """What stands behind a request that was refused by its head alone: nothing, unless the connection stays."""
-        return data[used:] if self.stage == IDLE and used < PyBytes_GET_SIZE(data) else None
+            self.send_request(head, data + used, end - used)
+        return end
 
     @cython.cfunc
     def find_instance(self, passage: cython.pointer(Passage)) -> cython.int:
@@ -420,21 +428,23 @@ class ClientConnection(Exchange):
         return 0
 
     @cython.cfunc
-    def find_request_id(self, head: Head, trusted: object) -> bytes:
+    @cython.exceptval(check=False)
+    def find_request_id(self, head: Head, trusted: object) -> cython.void:
         """The client's own, if a trusted proxy sent one that is valid; else a new one (FWD-13)."""
         line: cython.pointer(FieldLine)
         if trusted is not None and head.seen[X_REQUEST_ID] == 1:
             line = cython.address(head.lines[head.first[X_REQUEST_ID]])
             if _is_request_id(line.value, line.value_size):
-                return line.value[: line.value_size]
-        return self.new_request_id()
+                memcpy(self.request_id, line.value, line.value_size)
+                self.request_id_size = line.value_size
+                return
+        self.draw_request_id()
 
     @cython.cfunc
     def find_authority(self) -> bytes:
         """Address and port that the client connected to (REQ-15)."""
-        name: object = self.transport.get_extra_info("sockname")
-        if not name:
-            return self.entrance.authority
+        with socket.socket(fileno=os.dup(self.stream.fd)) as own:
+            name: tuple = own.getsockname()
         host: str = name[0].partition("%")[0]  # an IPv6 zone means nothing elsewhere
         return (f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}").encode("ascii")
 
@@ -454,36 +464,49 @@ class ClientConnection(Exchange):
         self.described = (head.method[: head.method_size], target, host, agent)
 
     @cython.cfunc
-    def send_request(self, head: Head) -> cython.void:
-        """Send what has come of the request on a pooled connection, or connect first."""
+    def send_request(self, head: Head, piece: cython.p_const_char, size: cython.Py_ssize_t):
+        """Send the head that the writer holds, and a piece of the body, on a pooled connection; or connect first."""
         context: Context = self.context
+        writer: Writer = context.writer
         connection: ReplicaConnection
+        dial: object
         # KAL-5: what must not be sent twice goes out only on a connection that was used a moment ago.
         may_wait: cython.bint = self.body.complete and (
             head.method_label == 0 or head.method_label == 1 or 3 <= head.method_label <= 4 or head.method_label == 6
         )
+        if size <= SMALL_BODY:
+            writer.put(piece, size)
+            size = 0
+        writer.check()
         self.attempts = 1
         connection = self.replica.take_idle(_ANY_AGE if may_wait else context.clock.now - _YOUNG)
         if connection is not None:
             self.replica.counts[_REUSED] += 1
             self.reused = True
             self.attach(connection)
+            connection.send(writer.space, writer.used, piece, size)
+            if self.body.complete:
+                connection.request_is_complete()
         else:
-            self.pending_size = PyBytes_GET_SIZE(self.pending[-1])
-            task: object = context.loop.create_task(dial(self, context, self.instance, self.replica))
-            self.dial = task
-            context.dials.add(task)
-            task.add_done_callback(self.dial_ended)
+            self.pending = [writer.take(), piece[:size]]
+            self.pending_size = size
+            dial = Dial(context, self, self.instance, self.replica)
+            self.dial = dial
+            dial.begin()
         self.choose_deadline()
         if self.stage == BODY:
+            self.divert_rest()
             self.update_reading()
 
     @cython.cfunc
-    def take_body(self, data: bytes) -> bytes:
-        """Send on what `data` holds of the request's body. Gives what came behind it, or None."""
-        size: cython.Py_ssize_t = PyBytes_GET_SIZE(data)
-        end: cython.Py_ssize_t = self.body.take(data, 0)
-        piece: bytes
+    @cython.exceptval(-1, check=False)
+    def take_body(self, data: cython.p_const_char, size: cython.Py_ssize_t) -> cython.Py_ssize_t:
+        """Send on what `data` holds of the request's body. Gives how much that is."""
+        end: cython.Py_ssize_t = self.body.take(data, 0, size)
+        piece: cython.p_const_char = data
+        piece_size: cython.Py_ssize_t = end
+        rewritten: bytes
+        upstream: ReplicaConnection
         if end < 0:
             if self.status == 0:
                 self.refuse(-end - 2, 0)
@@ -491,41 +514,61 @@ class ClientConnection(Exchange):
                 self.client_left()
                 self.stage = CLOSING
                 self.reset()
-            return None
-        self.received += end
+            return size
+        self.octets_in += end
         if self.body.spans is not None:
-            piece = self.body.rewritten()
-        else:
-            piece = data if end == size else data[:end]
-        if self.upstream is not None:
-            if piece:
-                self.upstream.send(piece)
+            rewritten = self.body.rewritten()
+            piece = PyBytes_AS_STRING(rewritten)
+            piece_size = PyBytes_GET_SIZE(rewritten)
+        upstream = self.upstream
+        if upstream is not None:
+            upstream.send(piece, piece_size, cython.NULL, 0)
         elif self.pending is not None:
-            self.pending.append(piece)
-            self.pending_size += PyBytes_GET_SIZE(piece)
+            self.pending.append(piece[:piece_size])
+            self.pending_size += piece_size
+        self.body_moved()
+        return end
+
+    @cython.cfunc
+    def passed(self, size: cython.Py_ssize_t):
+        upstream: ReplicaConnection = self.upstream
+        self.octets_in += size
+        self.body.passed(size)
+        if upstream is not None:
+            upstream.request_passed(size)
+        self.body_moved()
+
+    @cython.cfunc
+    def body_moved(self):
+        """A piece of the request's body went on to the replica, or waits for it."""
+        upstream: ReplicaConnection = self.upstream
         if self.body.complete:
             self.stage = WAITING
-            if self.upstream is not None:
-                self.upstream.request_is_complete()
+            if upstream is not None:
+                upstream.request_is_complete()
         elif self.instance.request_total > 0 and (self.context.clock.now - self.started > self.instance.request_total):
             self.expired()
-            return None
+            return
+        else:
+            self.divert_rest()
         self.choose_deadline()
         self.update_reading()
-        return data[end:] if end < size else None
 
-    # --- connecting, as `dial` sees it ---
+    @cython.cfunc
+    def divert_rest(self) -> cython.void:
+        """Let the rest of a body go past this process if it has a length, once there is a connection for it."""
+        upstream: ReplicaConnection = self.upstream
+        if upstream is not None:
+            self.stream.divert(upstream.stream, self.body.remaining if self.body.kind == BY_LENGTH else 0)
 
-    def awaits(self, task: object) -> bool:
-        """Whether the exchange that this task connects for still goes on."""
-        return self.dial is task
+    # --- connecting, as a `Dial` sees it ---
 
-    def dial_ended(self, task: object) -> None:
-        """The task is over. Whatever it ended by, the exchange must not wait for it any more."""
-        self.context.dials.discard(task)
-        if self.dial is task:
-            self.dial_failed(INTERNAL)
+    @cython.cfunc
+    def awaits(self, dial: object) -> cython.bint:
+        """Whether the exchange that it connects for still goes on."""
+        return self.dial is dial
 
+    @cython.cfunc
     def change_replica(self, tried: list) -> Replica:
         """Connecting to a replica failed and nothing was sent: the next one, or None (RTY-1)."""
         replica: Replica
@@ -545,15 +588,27 @@ class ClientConnection(Exchange):
         self.take_replica(replica)
         return replica
 
-    def dialled(self, connection: ReplicaConnection, seconds: float) -> None:
-        """The connection stands: send the request."""
+    @cython.cfunc
+    def dialled(self, connection: ReplicaConnection, seconds: cython.double):
+        """The connection stands: send what has come of the request."""
+        piece: bytes
+        pending: list = self.pending
         self.dial = None
-        self.connected = seconds
+        self.connect_seconds = seconds
+        self.pending = None
+        self.pending_size = 0
         self.attach(connection)
+        for piece in pending:
+            connection.send(PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece), cython.NULL, 0)
+        if self.body.complete:
+            connection.request_is_complete()
+        else:
+            self.divert_rest()
         self.choose_deadline()
         self.update_reading()
 
-    def dial_failed(self, reason: int) -> None:
+    @cython.cfunc
+    def dial_failed(self, reason: cython.int):
         """No replica could be connected to."""
         self.dial = None
         self.refuse(reason, 0)
@@ -563,6 +618,7 @@ class ClientConnection(Exchange):
 
     @cython.cfunc
     def exchange_ended(self):
+        self.stream.undivert()
         self.upstream = None
         self.pending = None
         if self.stage == ENDED or self.stage == CLOSING:
@@ -585,7 +641,7 @@ class ClientConnection(Exchange):
             return
         if data is not None:
             self.held = None
-            self.take_input(data)
+            self.take_input(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
             self.update_reading()
         elif self.half_closed:
             self.close()
@@ -598,17 +654,17 @@ class ClientConnection(Exchange):
         self.discarded = 0
         self.watch_taking()
         self.update_reading()
-        if self.half_closed or not self.transport.can_write_eof():
+        if self.half_closed:
             self.close()
             return
-        self.transport.write_eof()
+        self.stream.finish()
         self.choose_deadline()
 
     @cython.cfunc
     def finish_lingering(self) -> cython.void:
         self.stage = CLOSING
         self.stop_deadline()
-        self.transport.abort()
+        self.stream.abort()
 
     @cython.cfunc
     def close(self) -> cython.void:
@@ -616,7 +672,7 @@ class ClientConnection(Exchange):
         self.stage = CLOSING
         self.held = None
         self.watch_taking()
-        self.transport.close()
+        self.stream.close()
         self.choose_deadline()
 
     @cython.cfunc
@@ -625,13 +681,13 @@ class ClientConnection(Exchange):
 
     @cython.cfunc
     def tunnel_begins(self, tunnel: Tunnel):
-        """The transport is the tunnel's now; what the client had sent ahead goes first (WSK-9)."""
+        """The stream is the tunnel's now; what the client had sent ahead goes first (WSK-9)."""
         self.known_routes = None  # a tunnel may outlive many tables
         self.known_instance = None
         if self.reading_paused:
-            self.transport.resume_reading()
+            self.stream.resume()
         if self.held is not None:
-            tunnel.far.write(self.held)  # behind resume_reading: it may pause reading again
+            tunnel.far.stream.send_bytes(self.held)  # behind `resume`: it may pause reading again
             self.held = None
 
     def drain(self) -> bool:
@@ -694,13 +750,13 @@ class ClientConnection(Exchange):
     @cython.cfunc
     def watch_taking(self) -> cython.void:
         """From now on the client must take something of what waits for it, now and then."""
-        self.waiting_size = self.transport.get_write_buffer_size()
+        self.waiting_size = self.stream.waits()
         self.taken_at = self.context.clock.now
 
     @cython.cfunc
     def is_taking(self) -> cython.bint:
         """Whether answers wait for the client, and it has taken something of them within `client_write`."""
-        size: cython.Py_ssize_t = self.transport.get_write_buffer_size()
+        size: cython.Py_ssize_t = self.stream.waits()
         routes: Routes = self.context.routes
         limit: cython.double = (
             routes.client_write.duration if self.instance is None else self.instance.client_write.duration
@@ -720,7 +776,6 @@ class ClientConnection(Exchange):
         elif self.stage == HEAD:
             self.start_exchange()
             self.version = 1
-            self.request_id = None
             self.to_head_request = False
             self.is_html = False
             self.refuse(HEAD_TIMEOUT, 0)
@@ -764,7 +819,7 @@ class ClientConnection(Exchange):
             return
         self.reading_paused = paused
         if paused:
-            self.transport.pause_reading()
+            self.stream.pause()
         elif not self.half_closed:
-            self.transport.resume_reading()
+            self.stream.resume()
         self.choose_deadline()

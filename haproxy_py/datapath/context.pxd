@@ -2,6 +2,7 @@ from haproxy_py.datapath.access_log cimport AccessLog
 from haproxy_py.datapath.count cimport Counters, cell
 from haproxy_py.datapath.deadlines cimport Clock
 from haproxy_py.datapath.heads cimport Head
+from haproxy_py.datapath.poller cimport Poller
 from haproxy_py.datapath.routes cimport Routes
 from haproxy_py.datapath.writer cimport Writer
 
@@ -10,21 +11,27 @@ cdef class Entrance:
     cdef readonly int port
     cdef bytes authority  # what stands in for a Host that an HTTP/1.0 request lacks
     cdef readonly int open  # client connections that came in here
-    cdef public object changed  # called when `open` has changed, so that accepting can pause and go on
+    cdef readonly int limit  # of `open`: accepting pauses there
+    cdef readonly int room_again  # and goes on here
+    cdef object crossed  # called when `open` has come to one of the two
+    cdef object failed  # called with an error number when a connection could not be accepted
+    cdef public object tls  # the ssl.SSLContext of connections from now on; None: plain
     cdef bytes forwarding  # X-Forwarded-Proto and X-Forwarded-Port of a client that no proxy speaks for
 
-    cpdef enter(self)
-    cpdef leave(self)
+    cdef enter(self)
+    cdef leave(self)
+    cdef cannot_accept(self, int error)
 
 cdef class Context:
     cdef readonly object loop
+    cdef readonly Poller poller
     cdef readonly Clock clock
     cdef readonly Counters counters
     cdef readonly Routes routes
     cdef readonly AccessLog log  # None: off
     cdef public bint draining
     cdef readonly set clients  # of ClientConnection and of Tunnel: what is open now
-    cdef readonly set dials  # of tasks that connect to replicas
+    cdef readonly set dials  # of Dial: what is under way to replicas
     cdef readonly set spare  # of connections to replicas that no pool holds
     # memory that is used within one callback
     cdef Writer writer

@@ -10,6 +10,7 @@ from cython.cimports.haproxy_py.datapath.allocator import keep_freed_memory
 from cython.cimports.haproxy_py.datapath.count import Counters
 from cython.cimports.haproxy_py.datapath.deadlines import Clock
 from cython.cimports.haproxy_py.datapath.heads import Head
+from cython.cimports.haproxy_py.datapath.poller import Poller
 from cython.cimports.haproxy_py.datapath.routes import Routes
 from cython.cimports.haproxy_py.datapath.writer import Writer
 
@@ -36,25 +37,35 @@ def _write_date(second: int) -> bytes:
 class Entrance:
     """The listener that a client came in by, as replicas are told of it."""
 
-    def __init__(self, scheme: str, host: str, port: int):
+    def __init__(self, scheme: str, host: str, port: int, limit: int, room_again: int, crossed: object, failed: object):
+        """`crossed()` is called when the number of open connections comes to `limit`, or down to `room_again`;
+        `failed(error number)` when the kernel gives no connection."""
+        self.limit = limit
+        self.room_again = room_again
+        self.crossed = crossed
+        self.failed = failed
         self.scheme = scheme
         self.port = port
         self.authority = f"[{host}]:{port}".encode() if ":" in host else f"{host}:{port}".encode()
         self.forwarding = f"X-Forwarded-Proto: {scheme}\r\nX-Forwarded-Port: {port}\r\n".encode()
 
-    @cython.ccall
+    @cython.cfunc
     def enter(self):
         """A client connection is being accepted."""
         self.open += 1
-        if self.changed is not None:
-            self.changed()
+        if self.open == self.limit:
+            self.crossed()
 
-    @cython.ccall
+    @cython.cfunc
     def leave(self):
         """A client connection has ended."""
         self.open -= 1
-        if self.changed is not None:
-            self.changed()
+        if self.open == self.room_again:
+            self.crossed()
+
+    @cython.cfunc
+    def cannot_accept(self, error: cython.int):
+        self.failed(error)
 
 
 @cython.final
@@ -65,6 +76,7 @@ class Context:
     def __init__(self, loop: object, clock: Clock, counters: Counters, via: str, log: Optional[AccessLog]):
         keep_freed_memory()
         self.loop = loop
+        self.poller = Poller(loop)
         self.clock = clock
         self.counters = counters
         self.counts = counters.block(0)

@@ -1,9 +1,11 @@
 from haproxy_py.datapath.context cimport Context, Entrance
 from haproxy_py.datapath.framing cimport Body
 from haproxy_py.datapath.heads cimport Head
+from haproxy_py.datapath.limits cimport MAX_REQUEST_ID
 from haproxy_py.datapath.pool cimport Replica
 from haproxy_py.datapath.replica cimport ReplicaConnection, ReplicaUser
 from haproxy_py.datapath.routes cimport Instance
+from haproxy_py.datapath.stream cimport Stream
 from haproxy_py.datapath.tunnel cimport Tunnel
 
 # Where a client's connection stands.
@@ -21,8 +23,7 @@ cdef class Exchange(ReplicaUser):
     cdef readonly Context context
     cdef Entrance entrance
     # per connection
-    cdef readonly object transport
-    cdef object write
+    cdef readonly Stream stream
     cdef bytes peer  # IP address of the client
     cdef Body body  # of the request
     cdef readonly Stage stage
@@ -35,7 +36,8 @@ cdef class Exchange(ReplicaUser):
     cdef bint is_html  # own answers are for a browser
     cdef bint upgrading
     cdef bint closing  # the connection ends with this exchange
-    cdef bytes request_id
+    cdef char request_id[MAX_REQUEST_ID]
+    cdef int request_id_size  # 0: it has none yet
     cdef bytes key  # Sec-WebSocket-Key of an upgrade
     cdef double started  # monotonic seconds; before the first exchange, when the connection was accepted
     # per exchange: the way to a replica
@@ -43,16 +45,16 @@ cdef class Exchange(ReplicaUser):
     cdef ReplicaConnection upstream  # None while connecting
     cdef list pending  # of the request, to be sent when connected
     cdef Py_ssize_t pending_size
-    cdef object dial  # the task that connects
+    cdef object dial  # the Dial that connects
     cdef bint sticky  # by the affinity cookie
     cdef bint sets_cookie
     # per exchange: the answer
     cdef int status  # 0: no head of a final answer has been sent
     cdef bint rechunks  # the answer ends with its connection, the client's goes on: it is sent chunked
-    cdef double connected
+    cdef double connect_seconds  # that connecting took; 0 on a pooled connection
     cdef double first_octet
-    cdef long long received  # octets of the request
-    cdef long long sent  # octets of the answer
+    cdef long long octets_in  # octets of the request
+    cdef long long octets_out  # octets of the answer
     cdef int attempts
     cdef bint reused
     # for the access log; None where it is off
@@ -63,10 +65,11 @@ cdef class Exchange(ReplicaUser):
     cdef void release_replica(self)
     cdef void leave_replica(self)
     cdef void attach(self, ReplicaConnection connection)
+    cdef send_written(self)
     cdef refuse(self, int reason, int status)
     cdef void log(self, int status, int reason, str term)
     cdef void client_left(self)
-    cdef bytes new_request_id(self)
+    cdef void draw_request_id(self) noexcept
     cdef bytes _cookie_line(self)
     cdef void _count_reply(self, int reason)
     cdef bint _is_accepted(self, Head head)
@@ -78,5 +81,10 @@ cdef class Exchange(ReplicaUser):
     cdef linger(self)
     cdef bint closing_for_good(self)
     cdef tunnel_begins(self, Tunnel tunnel)
+    # what connecting comes to
+    cdef bint awaits(self, object dial)
+    cdef Replica change_replica(self, list tried)
+    cdef dialled(self, ReplicaConnection connection, double seconds)
+    cdef dial_failed(self, int reason)
 
 cdef void give_back(Replica replica)

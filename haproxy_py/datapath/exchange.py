@@ -16,12 +16,12 @@ import hashlib
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython.cimports.haproxy_py.datapath.access_log import AccessLog
-from cython.cimports.haproxy_py.datapath.answers import make_answer, may_persist, name_of, status_of
+from cython.cimports.haproxy_py.datapath.answers import may_persist, name_of, status_of, write_answer
 from cython.cimports.haproxy_py.datapath.context import Context
 from cython.cimports.haproxy_py.datapath.count import cell, count_answer, observe
 from cython.cimports.haproxy_py.datapath.deadlines import monotonic
 from cython.cimports.haproxy_py.datapath.forward import write_response, write_switch
-from cython.cimports.haproxy_py.datapath.framing import CHUNKED, NO_BODY, UNTIL_CLOSE
+from cython.cimports.haproxy_py.datapath.framing import BY_LENGTH, CHUNKED, NO_BODY, UNTIL_CLOSE
 from cython.cimports.haproxy_py.datapath.heads import (
     OPTION_UPGRADE,
     SEC_WEBSOCKET_ACCEPT,
@@ -33,8 +33,8 @@ from cython.cimports.haproxy_py.datapath.limits import SMALL_BODY
 from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.reason import BAD_UPGRADE, CLIENT_GONE, NONE, RESPONSE_TIMEOUT
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection, ReplicaUser
-from cython.cimports.haproxy_py.datapath.tunnel import Tunnel, cut_off
-from cython.cimports.haproxy_py.datapath.writer import Writer
+from cython.cimports.haproxy_py.datapath.tunnel import Tunnel
+from cython.cimports.haproxy_py.datapath.writer import Writer, write_hex
 
 from haproxy_py import counters as layout
 
@@ -69,16 +69,16 @@ class Exchange(ReplicaUser):
         """Forget the exchange before."""
         self.started = monotonic()
         self.instance = None
-        self.request_id = None
+        self.request_id_size = 0
         self.status = 0
         self.rechunks = False
         self.sticky = False
         self.sets_cookie = False
         self.upgrading = False
-        self.connected = 0
+        self.connect_seconds = 0
         self.first_octet = 0
-        self.received = 0
-        self.sent = 0
+        self.octets_in = 0
+        self.octets_out = 0
         self.attempts = 0
         self.reused = False
         self.described = None
@@ -98,6 +98,7 @@ class Exchange(ReplicaUser):
     @cython.cfunc
     def leave_replica(self) -> cython.void:
         """The exchange ends without its answer: cut the connection to the replica, or stop waiting for one."""
+        self.stream.undivert()
         if self.upstream is not None:
             self.upstream.detach()
             self.upstream = None
@@ -112,27 +113,19 @@ class Exchange(ReplicaUser):
 
     @cython.cfunc
     def attach(self, connection: ReplicaConnection) -> cython.void:
-        """Send on this connection what has come of the request."""
-        piece: object
+        """This connection carries the exchange from now on."""
         self.upstream = connection
         connection.begin(self, self.instance, self.to_head_request, self.version == 0)
-        for piece in self.pending:
-            connection.send(piece)
-        self.pending = None
-        self.pending_size = 0
-        if self.body.complete:
-            connection.request_is_complete()
 
     # --- what the connection to the replica tells ---
 
     @cython.cfunc
     def answer_begins(
-        self, connection: ReplicaConnection, head: Head, data: bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t
+        self, connection: ReplicaConnection, head: Head, piece: cython.p_const_char, size: cython.Py_ssize_t
     ):
         context: Context = self.context
         writer: Writer = context.writer
         kind: cython.int = connection.body.kind
-        size: cython.Py_ssize_t
         self.status = head.status
         self.first_octet = monotonic()
         if self.stage == BODY or context.draining:  # CON-13, EXP-7, DRN-7
@@ -147,41 +140,51 @@ class Exchange(ReplicaUser):
             self.closing,
             self._cookie_line() if self.sets_cookie else None,
         )
-        if connection.body.spans is not None:
-            data = connection.body.rewritten()
-            start = 0
-            end = PyBytes_GET_SIZE(data)
-        size = end - start
         if self.rechunks and size > 0:
             writer.put_bytes(b"%x\r\n" % size)
-        self.sent += writer.used + size
+        self.octets_out += writer.used + size
         if size <= SMALL_BODY:
-            writer.put(PyBytes_AS_STRING(data) + start, size)
+            writer.put(piece, size)
             if self.rechunks and size > 0:
                 writer.put(b"\r\n", 2)
-            self.write(writer.take())
-        elif self.rechunks:
-            self.transport.writelines((writer.take(), memoryview(data)[start:end], b"\r\n"))
+            self.send_written()
         else:
-            self.transport.writelines((writer.take(), memoryview(data)[start:end]))
+            writer.check()
+            self.stream.send_pieces(writer.space, writer.used, piece, size, self.rechunks)
 
     @cython.cfunc
     def answer_interim(self, connection: ReplicaConnection, head: Head):
         if self.version == 0:  # EXP-2
             return
         write_response(self.context, head, self.replica, False, False, False, None)
-        self.write(self.context.writer.take())
+        self.send_written()
 
     @cython.cfunc
-    def answer_goes_on(self, connection: ReplicaConnection, piece: bytes):
-        size: cython.Py_ssize_t = PyBytes_GET_SIZE(piece)
+    def answer_goes_on(self, connection: ReplicaConnection, piece: cython.p_const_char, size: cython.Py_ssize_t):
+        line: bytes
         if size == 0:
             return
-        self.sent += size
+        self.octets_out += size
         if self.rechunks:
-            self.transport.writelines((b"%x\r\n" % size, piece, b"\r\n"))
+            line = b"%x\r\n" % size
+            self.stream.send_pieces(PyBytes_AS_STRING(line), PyBytes_GET_SIZE(line), piece, size, True)
         else:
-            self.write(piece)
+            self.stream.send(piece, size)
+
+    @cython.cfunc
+    def divert_answer(self, connection: ReplicaConnection):
+        connection.stream.divert(self.stream, connection.body.remaining if connection.body.kind == BY_LENGTH else 0)
+
+    @cython.cfunc
+    def answer_passed(self, connection: ReplicaConnection, size: cython.Py_ssize_t):
+        self.octets_out += size
+
+    @cython.cfunc
+    def send_written(self):
+        """Send what the writer holds."""
+        writer: Writer = self.context.writer
+        writer.check()
+        self.stream.send(writer.space, writer.used)
 
     @cython.cfunc
     def answer_complete(self, connection: ReplicaConnection):
@@ -189,7 +192,7 @@ class Exchange(ReplicaUser):
         replica: Replica = self.replica
         self.upstream = None
         if self.rechunks:
-            self.write(b"0\r\n\r\n")
+            self.stream.send(b"0\r\n\r\n", 5)
         count_answer(replica.counts, self.status, self.method)
         observe(replica.counts + _DURATION, now - self.started)
         if self.described is not None:
@@ -199,7 +202,9 @@ class Exchange(ReplicaUser):
         self.go_on()
 
     @cython.cfunc
-    def answer_switches(self, connection: ReplicaConnection, head: Head, rest: bytes):
+    def answer_switches(
+        self, connection: ReplicaConnection, head: Head, rest: cython.p_const_char, size: cython.Py_ssize_t
+    ):
         context: Context = self.context
         replica: Replica = self.replica
         if not self.upgrading or self.closing_for_good() or not self._is_accepted(head):
@@ -209,9 +214,8 @@ class Exchange(ReplicaUser):
             self.go_on()
             return
         write_switch(context, head, replica)
-        self.write(context.writer.take())
-        if rest:
-            self.write(rest)
+        self.send_written()
+        self.stream.send(rest, size)
         count_answer(replica.counts, 101, self.method)
         connection.hand_over()
         line: object = self.describe_tunnel()
@@ -220,14 +224,12 @@ class Exchange(ReplicaUser):
         self.stop_deadline()
         self.stage = ENDED
         context.clients.discard(self)
-        tunnel: Tunnel = Tunnel(
-            context, self.entrance, self.instance, replica, self.transport, connection.transport, line
-        )
+        tunnel: Tunnel = Tunnel(context, self.entrance, self.instance, replica, self.stream, connection.stream, line)
         self.tunnel_begins(tunnel)
-        if self.blocked:  # the transport has said so to its former protocol, and will not say it again
-            tunnel.client.pause_writing()
+        if self.blocked:  # the stream has said so to its former user, and will not say it again
+            tunnel.client.blocks(True)
         if connection.blocked:
-            tunnel.far.pause_writing()
+            tunnel.far.blocks(True)
 
     @cython.cfunc
     def _is_accepted(self, head: Head) -> cython.bint:
@@ -271,9 +273,9 @@ class Exchange(ReplicaUser):
         )
         if status == 0:
             status = status_of(reason)
-        if self.request_id is None:
-            self.request_id = self.new_request_id()
-        answer: bytes = make_answer(
+        if self.request_id_size == 0:
+            self.draw_request_id()
+        write_answer(
             self.context,
             reason,
             self.instance.name if self.instance is not None else "",
@@ -282,14 +284,15 @@ class Exchange(ReplicaUser):
             not persists,
             self.to_head_request,
             self.request_id,
+            self.request_id_size,
         )
         self.status = status
-        self.sent += PyBytes_GET_SIZE(answer)
+        self.octets_out += self.context.writer.used
         self._count_reply(reason)
         if self.context.log is not None:
             self.log(status, reason, _TERMS.get(name_of(reason), "PR"))
         self.leave_replica()
-        self.write(answer)
+        self.send_written()
         if self.stage == ENDED:
             return
         if persists:
@@ -299,12 +302,12 @@ class Exchange(ReplicaUser):
             self.linger()
 
     @cython.cfunc
-    def new_request_id(self) -> bytes:
-        writer: Writer = self.context.writer
-        writer.clear()
-        writer.put_hex(self.context.random())
-        writer.put_hex(self.context.random())
-        return writer.take()
+    @cython.exceptval(check=False)
+    def draw_request_id(self) -> cython.void:
+        """32 hexadecimal digits that nobody else has."""
+        write_hex(self.request_id, self.context.random())
+        write_hex(cython.address(self.request_id[16]), self.context.random())
+        self.request_id_size = 32
 
     @cython.cfunc
     def _cookie_line(self) -> bytes:
@@ -337,7 +340,7 @@ class Exchange(ReplicaUser):
     @cython.cfunc
     def reset(self) -> cython.void:
         """End the client's connection so that nobody takes what it got for complete."""
-        cut_off(self.transport)
+        self.stream.reset()
 
     # --- the access log ---
 
@@ -364,13 +367,13 @@ class Exchange(ReplicaUser):
         log.put_label(b"pod", self.replica.name if self.replica is not None else "")
         log.put_count(b"attempts", self.attempts)
         log.put_count(b"reused", self.reused)
-        log.put_count(b"bytes_in", self.received)
-        log.put_count(b"bytes_out", self.sent)
-        log.put_seconds(b"t_connect", self.connected)
+        log.put_count(b"bytes_in", self.octets_in)
+        log.put_count(b"bytes_out", self.octets_out)
+        log.put_seconds(b"t_connect", self.connect_seconds)
         log.put_seconds(b"t_first", self.first_octet - self.started if self.first_octet else 0)
         log.put_seconds(b"t_total", now - self.started if self.started else 0)
-        if self.request_id is not None:
-            log.put_text(b"request_id", self.request_id, PyBytes_GET_SIZE(self.request_id))
+        if self.request_id_size > 0:
+            log.put_text(b"request_id", self.request_id, self.request_id_size)
         log.put_text(b"user_agent", agent, PyBytes_GET_SIZE(agent))
         log.end_line()
 
@@ -383,8 +386,8 @@ class Exchange(ReplicaUser):
 
     def _log_tunnel(self, replica: Replica, ended_by: str, received: int, sent: int) -> None:
         self.replica = replica
-        self.received = received
-        self.sent = sent
+        self.octets_in = received
+        self.octets_out = sent
         self.log(101, NONE, ended_by)
         self.replica = None
 
@@ -409,4 +412,22 @@ class Exchange(ReplicaUser):
 
     @cython.cfunc
     def tunnel_begins(self, tunnel: Tunnel):
+        raise AssertionError
+
+    # --- what connecting comes to ---
+
+    @cython.cfunc
+    def awaits(self, dial: object) -> cython.bint:
+        raise AssertionError
+
+    @cython.cfunc
+    def change_replica(self, tried: list) -> Replica:
+        raise AssertionError
+
+    @cython.cfunc
+    def dialled(self, connection: ReplicaConnection, seconds: cython.double):
+        raise AssertionError
+
+    @cython.cfunc
+    def dial_failed(self, reason: cython.int):
         raise AssertionError

@@ -3,8 +3,8 @@ from haproxy_py.datapath.heads cimport Head
 from haproxy_py.datapath.passage cimport Passage
 from haproxy_py.datapath.pool cimport Replica
 
-cdef void write_request(Context context, Head head, Passage* passage, bytes data, Entrance entrance, bytes peer,
-                        bytes request_id, object trusted)
+cdef void write_request(Context context, Head head, Passage* passage, const char* data, Entrance entrance, bytes peer,
+                        const char* request_id, int request_id_size, object trusted)
 cdef void write_response(Context context, Head head, Replica replica, bint chunked, bint keeps_coding, bint closing,
                          bytes cookie_line)
 cdef void write_switch(Context context, Head head, Replica replica)

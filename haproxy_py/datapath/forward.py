@@ -96,10 +96,11 @@ def write_request(
     context: Context,
     head: Head,
     passage: cython.pointer(Passage),
-    data: bytes,
+    data: cython.p_const_char,
     entrance: Entrance,
     peer: bytes,
-    request_id: bytes,
+    request_id: cython.p_const_char,
+    request_id_size: cython.int,
     trusted: object,
 ) -> cython.void:
     """Write the head for a replica into the context's writer.
@@ -107,7 +108,7 @@ def write_request(
     `data` holds the head; `trusted` the networks of trusted proxies if the peer is one of them, else None.
     """
     writer: Writer = context.writer
-    first: cython.p_const_char = PyBytes_AS_STRING(data) + head.skipped
+    first: cython.p_const_char = data + head.skipped
     fields: cython.p_const_char = first + head.line_size + 2
     line: cython.pointer(FieldLine)
     index: cython.int
@@ -173,7 +174,7 @@ def write_request(
     else:
         writer.put_bytes(_believe(head, passage, entrance, peer, trusted))
     writer.put(b"X-Request-Id: ", 14)
-    writer.put_bytes(request_id)
+    writer.put(request_id, request_id_size)
     # FLD-17
     writer.put(b"\r\nVia: 1.1 " if head.version else b"\r\nVia: 1.0 ", 11)
     writer.put_bytes(context.via)

@@ -25,10 +25,11 @@ cdef class Body:
     cdef list spans  # what to pass on instead of the piece itself; None: the piece as it came
 
     cdef void begin(self, int kind, long long length) noexcept
-    cdef Py_ssize_t take(self, bytes data, Py_ssize_t start) except? -1
-    cdef Py_ssize_t take_chunks(self, bytes data, Py_ssize_t start) except? -1
-    cdef Py_ssize_t take_trailers(self, bytes data, Py_ssize_t start) except? -1
+    cdef Py_ssize_t take(self, const char* data, Py_ssize_t start, Py_ssize_t size) except? -1
+    cdef Py_ssize_t take_chunks(self, const char* data, Py_ssize_t start, Py_ssize_t size) except? -1
+    cdef Py_ssize_t take_trailers(self, const char* data, Py_ssize_t start, Py_ssize_t size) except? -1
     cdef bytes rewritten(self)
+    cdef void passed(self, Py_ssize_t size) noexcept
 
 cdef int frame_request(Head head, Body body) noexcept
 cdef int frame_response(Head head, Body body, bint to_head_request) noexcept

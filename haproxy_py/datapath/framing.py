@@ -116,12 +116,11 @@ class Body:
 
     @cython.cfunc
     @cython.exceptval(-1, check=True)
-    def take(self, data: bytes, start: cython.Py_ssize_t) -> cython.Py_ssize_t:
-        """Count what `data` holds of the body from `start` on; gives where it ends there, or -(reason + 2).
+    def take(self, data: cython.p_const_char, start: cython.Py_ssize_t, size: cython.Py_ssize_t) -> cython.Py_ssize_t:
+        """Count what `data` (`size` octets) holds of the body from `start` on; gives where it ends there, or -(reason + 2).
 
         Afterwards `complete` says whether the body has ended, and `spans` what to pass on if not the piece itself.
         """
-        size: cython.Py_ssize_t = PyBytes_GET_SIZE(data)
         self.spans = None
         if self.kind == BY_LENGTH:
             if size - start < self.remaining:
@@ -132,8 +131,15 @@ class Body:
             self.complete = True
             return start
         if self.kind == CHUNKED:
-            return start if self.complete else self.take_chunks(data, start)
+            return start if self.complete else self.take_chunks(data, start, size)
         return size if self.kind == UNTIL_CLOSE else start
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def passed(self, size: cython.Py_ssize_t) -> cython.void:
+        """Count octets of a body `BY_LENGTH` that nobody read, at most the `remaining` ones."""
+        self.remaining -= size
+        self.complete = self.remaining == 0
 
     @cython.cfunc
     def rewritten(self) -> bytes:
@@ -142,9 +148,9 @@ class Body:
 
     @cython.cfunc
     @cython.exceptval(-1, check=True)
-    def take_chunks(self, data: bytes, start: cython.Py_ssize_t) -> cython.Py_ssize_t:
-        octets: cython.p_const_char = PyBytes_AS_STRING(data)
-        size: cython.Py_ssize_t = PyBytes_GET_SIZE(data)
+    def take_chunks(
+        self, data: cython.p_const_char, start: cython.Py_ssize_t, size: cython.Py_ssize_t
+    ) -> cython.Py_ssize_t:
         at: cython.Py_ssize_t = start
         kept: cython.Py_ssize_t = start  # start of the span that is passed on; -1 while octets are being dropped
         step: cython.Py_ssize_t
@@ -159,7 +165,7 @@ class Body:
             self.spans = []
             kept = -1
         while at < size:
-            octet = cython.cast(cython.uchar, octets[at])
+            octet = cython.cast(cython.uchar, data[at])
             if state == DATA:
                 step = size - at if size - at < self.remaining else self.remaining
                 at += step  # 0 < step <= size - at
@@ -236,7 +242,7 @@ class Body:
                 self.complete = True
                 break
             elif state == TRAILERS:
-                return self.take_trailers(data, at)
+                return self.take_trailers(data, at, size)
             else:
                 state = _next_in_extension(state, octet)
                 if state < 0:
@@ -255,7 +261,9 @@ class Body:
 
     @cython.cfunc
     @cython.exceptval(-1, check=True)
-    def take_trailers(self, data: bytes, start: cython.Py_ssize_t) -> cython.Py_ssize_t:
+    def take_trailers(
+        self, data: cython.p_const_char, start: cython.Py_ssize_t, size: cython.Py_ssize_t
+    ) -> cython.Py_ssize_t:
         """Hold trailers until they are complete, check them, pass them on as they should have been written."""
         held: cython.Py_ssize_t = PyBytes_GET_SIZE(self.trailers)
         end: cython.Py_ssize_t
@@ -263,7 +271,7 @@ class Body:
         kind: cython.int
         line: cython.pointer(FieldLine)
         self.state = TRAILERS
-        self.trailers = self.trailers + data[start:]
+        self.trailers = self.trailers + data[start:size]
         end = _TRAILER_HEAD.parse_trailers(
             PyBytes_AS_STRING(self.trailers), PyBytes_GET_SIZE(self.trailers), self.max_trailers, _MAX_TRAILERS
         )
@@ -272,7 +280,7 @@ class Body:
         if end < 0:
             return end - 1
         if end == 0:
-            return PyBytes_GET_SIZE(data)
+            return size
         for index in range(_TRAILER_HEAD.count):
             line = cython.address(_TRAILER_HEAD.lines[index])
             kind = line.kind

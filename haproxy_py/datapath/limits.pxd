@@ -13,3 +13,11 @@ cdef enum:
     SMALL_BODY = 16384  # body bytes up to here are copied behind the head, so that both leave in one piece
     MAX_REQUESTS_PER_TURN = 64  # of one connection in a row, answered by the proxy itself, before others get their turn
     LINGER_BYTES = 65536  # CON-9: discarded after an early answer
+    READ_SIZE = 262144  # octets that one visit of a connection reads, of a body that is copied through the worker
+    FIRST_SIZE = 73728  # octets read where a head may come: 64 KiB behind it come along, more can be diverted
+    EVENTS_PER_ROUND = 128  # connections that one look at the sockets finds ready
+    DIVERT_FROM = 65536  # octets left of a body from which on they are not copied through the worker
+    PIPE_SIZE = 262144  # octets that a diverted body is moved by
+    IDLE_PIPES = 16  # kept for the next body
+    ROUNDS_PER_TURN = 8  # looks at the sockets before the event loop's own business
+    ACCEPTS_PER_VISIT = 32  # connections accepted in a row before others get their turn

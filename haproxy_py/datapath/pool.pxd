@@ -1,7 +1,7 @@
 from haproxy_py.datapath.count cimport cell
-from haproxy_py.datapath.deadlines cimport Timed
+from haproxy_py.datapath.stream cimport StreamUser
 
-cdef class Pooled(Timed):
+cdef class Pooled(StreamUser):
     cdef double idle_since  # monotonic seconds, as of the tick before
 
     cdef discard(self)

@@ -6,7 +6,7 @@ deadline, on any octet, EOF or error (KAL-6), when the pool is full (the oldest 
 
 import cython
 from cython.cimports.haproxy_py.datapath.count import Counters
-from cython.cimports.haproxy_py.datapath.deadlines import Timed
+from cython.cimports.haproxy_py.datapath.stream import StreamUser
 
 from haproxy_py import counters as layout
 
@@ -14,7 +14,7 @@ _IDLE_CONNECTIONS = cython.declare(cython.int, layout.REPLICA_IDLE_CONNECTIONS)
 
 
 @cython.cclass
-class Pooled(Timed):
+class Pooled(StreamUser):
     """A connection that can be kept for the next exchange."""
 
     @cython.cfunc

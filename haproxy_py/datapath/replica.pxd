@@ -1,9 +1,9 @@
 from haproxy_py.datapath.context cimport Context
-from haproxy_py.datapath.deadlines cimport Timed
 from haproxy_py.datapath.framing cimport Body
 from haproxy_py.datapath.heads cimport Head
 from haproxy_py.datapath.pool cimport Pooled, Replica
 from haproxy_py.datapath.routes cimport Instance
+from haproxy_py.datapath.stream cimport Stream, StreamUser
 
 # What a connection to a replica is doing.
 cdef enum Phase:
@@ -13,12 +13,14 @@ cdef enum Phase:
     ANSWERING  # its body is coming
     GONE  # closed, or handed over to a tunnel
 
-cdef class ReplicaUser(Timed):
-    cdef answer_begins(self, ReplicaConnection connection, Head head, bytes data, Py_ssize_t start, Py_ssize_t end)
+cdef class ReplicaUser(StreamUser):
+    cdef answer_begins(self, ReplicaConnection connection, Head head, const char* piece, Py_ssize_t size)
     cdef answer_interim(self, ReplicaConnection connection, Head head)
-    cdef answer_goes_on(self, ReplicaConnection connection, bytes piece)
+    cdef answer_goes_on(self, ReplicaConnection connection, const char* piece, Py_ssize_t size)
+    cdef divert_answer(self, ReplicaConnection connection)
+    cdef answer_passed(self, ReplicaConnection connection, Py_ssize_t size)
     cdef answer_complete(self, ReplicaConnection connection)
-    cdef answer_switches(self, ReplicaConnection connection, Head head, bytes rest)
+    cdef answer_switches(self, ReplicaConnection connection, Head head, const char* rest, Py_ssize_t size)
     cdef exchange_failed(self, ReplicaConnection connection, int reason)
     cdef replica_blocks(self, bint blocks)
 
@@ -26,10 +28,8 @@ cdef class ReplicaConnection(Pooled):
     # settings
     cdef Context context
     cdef readonly Replica replica
-    cdef Py_ssize_t buffer
     # per connection
-    cdef readonly object transport
-    cdef object write
+    cdef readonly Stream stream
     cdef Body body
     cdef Phase phase
     cdef bint reused
@@ -50,11 +50,13 @@ cdef class ReplicaConnection(Pooled):
     cdef bytes held  # the beginning of a head
 
     cdef void begin(self, ReplicaUser user, Instance instance, bint to_head_request, bint decoded) noexcept
-    cdef void send(self, object data)
+    cdef void send(self, const char* first, Py_ssize_t first_size, const char* second, Py_ssize_t second_size)
+    cdef void request_passed(self, Py_ssize_t size)
     cdef void request_is_complete(self) noexcept
+    cdef body_moved(self, bint reusable)
     cdef void choose_deadline(self) noexcept
     cdef void set_paused(self, bint paused)
-    cdef take_heads(self, bytes data)
+    cdef take_heads(self, const char* data, Py_ssize_t size)
     cdef finish(self, bint reusable)
     cdef fail(self, int reason)
     cdef detach(self)

@@ -8,7 +8,6 @@ every other case it is closed.
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython.cimports.haproxy_py.datapath.context import Context
-from cython.cimports.haproxy_py.datapath.deadlines import Timed
 from cython.cimports.haproxy_py.datapath.framing import CHUNKED, UNTIL_CLOSE, Body, frame_response
 from cython.cimports.haproxy_py.datapath.heads import (
     KEEP_ALIVE,
@@ -21,6 +20,7 @@ from cython.cimports.haproxy_py.datapath.limits import MAX_INTERIM
 from cython.cimports.haproxy_py.datapath.pool import Pooled, Replica
 from cython.cimports.haproxy_py.datapath.reason import BAD_RESPONSE, RESPONSE_TIMEOUT, UPSTREAM_CLOSED
 from cython.cimports.haproxy_py.datapath.routes import Instance
+from cython.cimports.haproxy_py.datapath.stream import Stream, StreamUser
 from cython.cimports.posix.strings import strncasecmp
 
 from haproxy_py import counters as layout
@@ -33,14 +33,14 @@ _KEEP_AT_MOST = cython.declare(cython.int, 60)  # KAL-2: seconds
 
 
 @cython.cclass
-class ReplicaUser(Timed):
+class ReplicaUser(StreamUser):
     """Whoever has an exchange on a connection to a replica. Each call is one thing that happened on it."""
 
     @cython.cfunc
     def answer_begins(
-        self, connection: ReplicaConnection, head: Head, data: bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t
+        self, connection: ReplicaConnection, head: Head, piece: cython.p_const_char, size: cython.Py_ssize_t
     ):
-        """The head of the final answer, and the first piece of its body: `data[start:end]`, or the spans of `connection.body`."""
+        """The head of the final answer, and the first piece of its body."""
         raise AssertionError
 
     @cython.cfunc
@@ -49,8 +49,18 @@ class ReplicaUser(Timed):
         raise AssertionError
 
     @cython.cfunc
-    def answer_goes_on(self, connection: ReplicaConnection, piece: bytes):
+    def answer_goes_on(self, connection: ReplicaConnection, piece: cython.p_const_char, size: cython.Py_ssize_t):
         """More of the body."""
+        raise AssertionError
+
+    @cython.cfunc
+    def divert_answer(self, connection: ReplicaConnection):
+        """More of the body is still to come: it may go past this process if it has a length."""
+        raise AssertionError
+
+    @cython.cfunc
+    def answer_passed(self, connection: ReplicaConnection, size: cython.Py_ssize_t):
+        """So many octets of the body went past."""
         raise AssertionError
 
     @cython.cfunc
@@ -59,7 +69,9 @@ class ReplicaUser(Timed):
         raise AssertionError
 
     @cython.cfunc
-    def answer_switches(self, connection: ReplicaConnection, head: Head, rest: bytes):
+    def answer_switches(
+        self, connection: ReplicaConnection, head: Head, rest: cython.p_const_char, size: cython.Py_ssize_t
+    ):
         """A 101, and what came behind it."""
         raise AssertionError
 
@@ -77,45 +89,46 @@ class ReplicaUser(Timed):
 @cython.final
 @cython.cclass
 class ReplicaConnection(Pooled):
-    """The asyncio protocol of one connection to one replica."""
+    """One connection to one replica, and the answer that is coming on it."""
 
-    def __init__(self, context: Context, replica: Replica, buffer: int):
+    def __init__(self, context: Context, replica: Replica, stream: Stream, buffer: cython.Py_ssize_t):
+        """On a connection that stands. `buffer`: octets waiting for the replica above which its user holds back."""
         self.context = context
         self.replica = replica
         self.body = Body()
-        self.buffer = buffer
+        self.stream = stream
+        stream.user = self
+        stream.patient = True
+        stream.set_limit(buffer)
+        context.spare.add(self)
+        replica.counts[_OPENED] += 1
 
-    # --- what asyncio calls ---
+    # --- what the stream tells ---
 
-    def connection_made(self, transport: object) -> None:
-        self.transport = transport
-        self.write = transport.write
-        transport.set_write_buffer_limits(self.buffer, self.buffer // 4)
-        self.context.spare.add(self)
-        self.replica.counts[_OPENED] += 1
-
-    def data_received(self, data: bytes) -> None:
+    @cython.cfunc
+    def received(self, data: cython.p_const_char, size: cython.Py_ssize_t):
         end: cython.Py_ssize_t
+        rewritten: bytes
         user: ReplicaUser = self.user  # held here: what it does may make this connection forget it
-        self.replica.counts[_RECEIVED] += PyBytes_GET_SIZE(data)
+        self.replica.counts[_RECEIVED] += size
         if self.phase == ANSWERING:
-            end = self.body.take(data, 0)
+            end = self.body.take(data, 0, size)
             if end < 0:
                 self.fail(BAD_RESPONSE)
                 return
             if self.body.spans is not None:
-                user.answer_goes_on(self, self.body.rewritten())
+                rewritten = self.body.rewritten()
+                user.answer_goes_on(self, PyBytes_AS_STRING(rewritten), PyBytes_GET_SIZE(rewritten))
             else:
-                user.answer_goes_on(self, data if end == PyBytes_GET_SIZE(data) else data[:end])
-            if self.phase != ANSWERING:
-                return  # the client went away while it was written to
-            if self.body.complete:
-                self.finish(end == PyBytes_GET_SIZE(data))
-            else:
-                self.choose_deadline()
+                user.answer_goes_on(self, data, end)
+            self.body_moved(end == size)
         elif self.phase == AWAITING:
             self.heard = True
-            self.take_heads(data if self.held is None else self.held + data)
+            if self.held is None:
+                self.take_heads(data, size)
+            else:
+                rewritten = self.held + data[:size]
+                self.take_heads(PyBytes_AS_STRING(rewritten), PyBytes_GET_SIZE(rewritten))
         elif self.phase == UNUSED:  # CON-14: nobody asked
             self.replica.counts[_STALE] += 1
             self.replica.remove_idle(self)
@@ -123,11 +136,33 @@ class ReplicaConnection(Pooled):
         elif self.phase == FRESH:
             self.discard()
 
-    def eof_received(self) -> bool:
+    @cython.cfunc
+    def passed(self, size: cython.Py_ssize_t):
+        user: ReplicaUser = self.user
+        if self.phase == ANSWERING:
+            self.replica.counts[_RECEIVED] += size
+            self.body.passed(size)
+            user.answer_passed(self, size)
+            self.body_moved(True)
+
+    @cython.cfunc
+    def body_moved(self, reusable: cython.bint):
+        """A piece of the answer's body went on; `reusable`: nothing came behind it."""
+        user: ReplicaUser = self.user
+        if self.phase != ANSWERING:
+            return  # the client went away while it was written to
+        if self.body.complete:
+            self.finish(reusable)
+            return
+        self.choose_deadline()
+        user.divert_answer(self)
+
+    @cython.cfunc
+    def ended(self):
         if self.phase == ANSWERING and self.body.kind == UNTIL_CLOSE:
             self.body.complete = True
             self.finish(False)
-        elif self.phase == UNUSED:  # at once: connection_lost comes only after whatever else is ready (RTY-2)
+        elif self.phase == UNUSED:  # at once: `lost` comes only after whatever else is ready (RTY-2)
             self.replica.counts[_STALE] += 1
             self.replica.remove_idle(self)
             self.discard()
@@ -135,9 +170,9 @@ class ReplicaConnection(Pooled):
             self.discard()
         elif self.phase == AWAITING or self.phase == ANSWERING:
             self.fail(UPSTREAM_CLOSED)
-        return False  # the transport closes, and connection_lost says the rest
 
-    def connection_lost(self, problem: object) -> None:
+    @cython.cfunc
+    def lost(self, problem: cython.int):
         before: Phase = self.phase
         self.phase = GONE
         self.context.spare.discard(self)
@@ -147,17 +182,14 @@ class ReplicaConnection(Pooled):
         elif before == AWAITING or before == ANSWERING:
             self.fail(UPSTREAM_CLOSED)
 
-    def pause_writing(self) -> None:
-        self.blocked = True
-        self.waiting_size = self.transport.get_write_buffer_size()
-        if self.user is not None:
-            self.user.replica_blocks(True)
-            self.choose_deadline()
-
-    def resume_writing(self) -> None:
-        self.blocked = False
-        if self.user is not None:
-            self.user.replica_blocks(False)
+    @cython.cfunc
+    def blocks(self, blocks: cython.bint):
+        user: ReplicaUser = self.user
+        self.blocked = blocks
+        if blocks:
+            self.waiting_size = self.stream.waits()
+        if user is not None:
+            user.replica_blocks(blocks)
             self.choose_deadline()
 
     # --- what its user calls ---
@@ -173,6 +205,7 @@ class ReplicaConnection(Pooled):
         self.instance = instance
         self.to_head_request = to_head_request
         self.phase = AWAITING
+        self.stream.undivert()
         self.request_complete = False
         self.heard = False
         self.interim = 0
@@ -180,10 +213,26 @@ class ReplicaConnection(Pooled):
         self.held = None
 
     @cython.cfunc
-    def send(self, data: object) -> cython.void:
-        """Send a piece of the request."""
-        self.replica.counts[_SENT] += len(data)
-        self.write(data)
+    def send(
+        self,
+        first: cython.p_const_char,
+        first_size: cython.Py_ssize_t,
+        second: cython.p_const_char,
+        second_size: cython.Py_ssize_t,
+    ) -> cython.void:
+        """Send two pieces of the request, or one if the second has no octets."""
+        self.replica.counts[_SENT] += first_size + second_size
+        if second_size == 0:
+            self.stream.send(first, first_size)
+        else:
+            self.stream.send_pieces(first, first_size, second, second_size, False)
+        if self.blocked:
+            self.choose_deadline()
+
+    @cython.cfunc
+    def request_passed(self, size: cython.Py_ssize_t) -> cython.void:
+        """So many octets of the request were diverted to this connection."""
+        self.replica.counts[_SENT] += size
         if self.blocked:
             self.choose_deadline()
 
@@ -200,9 +249,9 @@ class ReplicaConnection(Pooled):
             return
         self.reading_paused = paused
         if paused:
-            self.transport.pause_reading()
+            self.stream.pause()
         else:
-            self.transport.resume_reading()
+            self.stream.resume()
         self.choose_deadline()
 
     @cython.cfunc
@@ -211,7 +260,11 @@ class ReplicaConnection(Pooled):
         self.user = None
         self.phase = GONE
         self.stop_deadline()
-        self.transport.abort()
+        self.stream.abort()
+
+    def abort(self) -> None:
+        """End without another word: the worker ends."""
+        self.fail(UPSTREAM_CLOSED)
 
     @cython.cfunc
     def hand_over(self):
@@ -222,7 +275,7 @@ class ReplicaConnection(Pooled):
         self.context.spare.discard(self)
         if self.reading_paused:
             self.reading_paused = False
-            self.transport.resume_reading()
+            self.stream.resume()
 
     @cython.cfunc
     def park(self, instance: Instance) -> cython.void:
@@ -268,7 +321,7 @@ class ReplicaConnection(Pooled):
     @cython.exceptval(check=False)
     def is_taking(self) -> cython.bint:
         """Whether the replica has taken something of the request since this was asked last."""
-        size: cython.Py_ssize_t = self.transport.get_write_buffer_size()
+        size: cython.Py_ssize_t = self.stream.waits()
         before: cython.Py_ssize_t = self.waiting_size
         self.waiting_size = size
         return size != before
@@ -276,31 +329,27 @@ class ReplicaConnection(Pooled):
     @cython.cfunc
     def discard(self):
         self.phase = GONE
-        if self.transport.get_write_buffer_size():  # a replica that stopped reading would keep it open
-            self.transport.abort()
+        if self.stream.waits() > 0:  # a replica that stopped reading would keep it open
+            self.stream.abort()
         else:
-            self.transport.close()
+            self.stream.close()
 
     @cython.cfunc
-    def take_heads(self, data: bytes):
+    def take_heads(self, data: cython.p_const_char, size: cython.Py_ssize_t):
         """Read answers' heads from `data` until the final one, or until it is used up."""
         head: Head = self.context.response
         instance: Instance = self.instance
-        user: ReplicaUser = self.user  # held here, as in data_received
+        user: ReplicaUser = self.user  # held here, as in `received`
+        rewritten: bytes
         used: cython.Py_ssize_t
         end: cython.Py_ssize_t
         while True:
-            if PyBytes_GET_SIZE(data) == 0:
+            if size == 0:
                 self.held = None
                 return
-            used = head.parse_response(
-                PyBytes_AS_STRING(data),
-                PyBytes_GET_SIZE(data),
-                instance.max_response_head,
-                instance.max_response_lines,
-            )
+            used = head.parse_response(data, size, instance.max_response_head, instance.max_response_lines)
             if used == 0:
-                self.held = data
+                self.held = data[:size]
                 return
             if used < 0:
                 self.fail(-used - 1)
@@ -310,7 +359,7 @@ class ReplicaConnection(Pooled):
                 return
             if head.status == 101:
                 self.held = None
-                user.answer_switches(self, head, data[used:])
+                user.answer_switches(self, head, data + used, size - used)
                 return
             if head.status >= 200:
                 break
@@ -324,7 +373,8 @@ class ReplicaConnection(Pooled):
             if self.phase != AWAITING:
                 return
             self.choose_deadline()
-            data = data[used:]
+            data += used
+            size -= used
         self.held = None
         if frame_response(head, self.body, self.to_head_request) < 0:
             self.fail(BAD_RESPONSE)
@@ -339,18 +389,17 @@ class ReplicaConnection(Pooled):
         )
         self.read_keep_alive(head)
         self.body.decoding = self.decoded
-        end = self.body.take(data, used)
+        end = self.body.take(data, used, size)
         if end < 0:
             self.fail(BAD_RESPONSE)
             return
         self.phase = ANSWERING
-        user.answer_begins(self, head, data, used, end)
-        if self.phase != ANSWERING:
-            return
-        if self.body.complete:
-            self.finish(end == PyBytes_GET_SIZE(data))
+        if self.body.spans is not None:
+            rewritten = self.body.rewritten()
+            user.answer_begins(self, head, PyBytes_AS_STRING(rewritten), PyBytes_GET_SIZE(rewritten))
         else:
-            self.choose_deadline()
+            user.answer_begins(self, head, data + used, end - used)
+        self.body_moved(end == size)
 
     @cython.cfunc
     def finish(self, reusable: cython.bint):
@@ -388,7 +437,7 @@ class ReplicaConnection(Pooled):
         self.user = None
         self.stop_deadline()
         self.phase = GONE
-        self.transport.abort()
+        self.stream.abort()
         if user is not None:
             user.exchange_failed(self, reason)
 

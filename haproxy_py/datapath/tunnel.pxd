@@ -2,6 +2,7 @@ from haproxy_py.datapath.context cimport Context, Entrance
 from haproxy_py.datapath.deadlines cimport Timed
 from haproxy_py.datapath.pool cimport Replica
 from haproxy_py.datapath.routes cimport Instance
+from haproxy_py.datapath.stream cimport Stream, StreamUser
 
 cdef class Tunnel(Timed):
     cdef readonly Context context
@@ -15,17 +16,14 @@ cdef class Tunnel(Timed):
 
     cdef void moved(self) noexcept
     cdef end(self, str ended_by)
-    cdef ended(self, TunnelEnd which, str ended_by, object problem)
+    cdef ended(self, TunnelEnd which, str ended_by, int problem)
 
-cdef class TunnelEnd:
+cdef class TunnelEnd(StreamUser):
     cdef Tunnel tunnel
     cdef TunnelEnd other
-    cdef readonly object transport
-    cdef object write
+    cdef readonly Stream stream
     cdef str letters  # what the log says if this end ends first
-    cdef long long received
+    cdef long long octets  # that came from its side
     cdef bint finished  # its side has sent FIN
-    cdef bint lost
+    cdef bint is_lost
     cdef readonly bint is_replica
-
-cdef cut_off(object transport)

@@ -6,16 +6,14 @@
 - Nothing but its two sides, that timeout and the end of a drain ends a tunnel: no change of the table does (DRN-14).
 """
 
-import socket
-import struct
 from typing import Optional
 
 import cython
-from cython.cimports.cpython.bytes import PyBytes_GET_SIZE
 from cython.cimports.haproxy_py.datapath.context import Context, Entrance
 from cython.cimports.haproxy_py.datapath.deadlines import Timed
 from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.routes import Instance
+from cython.cimports.haproxy_py.datapath.stream import Stream, StreamUser
 
 from haproxy_py import counters as layout
 
@@ -24,22 +22,12 @@ _TOTAL = cython.declare(cython.int, layout.REPLICA_TUNNELS_TOTAL)
 _RECEIVED = cython.declare(cython.int, layout.REPLICA_RECEIVED_BYTES)
 _SENT = cython.declare(cython.int, layout.REPLICA_SENT_BYTES)
 _CLIENT_CONNECTIONS = cython.declare(cython.int, layout.WORKER_CLIENT_CONNECTIONS)
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER that turns a close into a reset
-
-
-@cython.cfunc
-def cut_off(transport: object):
-    """End a connection with a reset."""
-    channel: object = transport.get_extra_info("socket")
-    if channel is not None and not transport.is_closing():
-        channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    transport.abort()
 
 
 @cython.final
 @cython.cclass
 class Tunnel(Timed):
-    """Two ends. Made when the replica's 101 has been sent on; lives until both transports are gone."""
+    """Two ends. Made when the replica's 101 has been sent on; lives until both streams are gone."""
 
     def __init__(
         self,
@@ -47,8 +35,8 @@ class Tunnel(Timed):
         entrance: Entrance,
         instance: Instance,
         replica: Replica,
-        client: object,
-        far: object,
+        client: Stream,
+        far: Stream,
         line: object,
     ):
         self.context = context
@@ -64,8 +52,8 @@ class Tunnel(Timed):
         replica.counts[_ACTIVE] += 1
         replica.counts[_TOTAL] += 1
         context.clients.add(self)
-        client.set_protocol(self.client)
-        far.set_protocol(self.far)
+        client.user = self.client
+        far.user = self.far
         instance.tunnel_idle.start(self)
 
     @cython.cfunc
@@ -81,35 +69,35 @@ class Tunnel(Timed):
     @cython.cfunc
     def end(self, ended_by: str):
         """Close both sides now."""
-        self.ended(None, ended_by, None)
+        self.ended(None, ended_by, 0)
 
     @cython.cfunc
-    def ended(self, which: Optional[TunnelEnd], ended_by: str, problem: object):
+    def ended(self, which: Optional[TunnelEnd], ended_by: str, problem: cython.int):
         """One side is gone (`which`), or both are to go: the other goes too, at once after an error."""
         end: TunnelEnd
         if not self.ended_by:
             self.ended_by = ended_by
         for end in (self.client, self.far):
-            if end is which or end.lost:
+            if end is which or end.is_lost:
                 continue
-            if problem is not None:
-                cut_off(end.transport)
-            elif end.transport.is_closing():
-                if which is None:  # the second deadline; else what is buffered still leaves
-                    end.transport.abort()
+            if problem:
+                end.stream.reset()
+            elif end.stream.closing:
+                if which is None:  # the second deadline; else what waits still leaves
+                    end.stream.abort()
             else:
-                end.transport.close()
-        if which is not None and self.client.lost and self.far.lost:
+                end.stream.close()
+        if which is not None and self.client.is_lost and self.far.is_lost:
             self.stop_deadline()
             self.context.clients.discard(self)
             self.replica.counts[_ACTIVE] -= 1
             self.context.counts[_CLIENT_CONNECTIONS] -= 1
             self.entrance.leave()
             if self.line is not None:
-                self.line(self.replica, self.ended_by, self.client.received, self.far.received)
+                self.line(self.replica, self.ended_by, self.client.octets, self.far.octets)
                 self.line = None
         else:
-            self.instance.tunnel_half_close.start(self)  # until what is still buffered has left
+            self.instance.tunnel_half_close.start(self)  # until what still waits has left
 
     def drain(self) -> None:
         """The proxy stops, and this tunnel's time has come (DRN-9)."""
@@ -119,52 +107,51 @@ class Tunnel(Timed):
     def abort(self) -> None:
         """End without another word: the drain's deadline has passed."""
         self.ended_by = self.ended_by or "KT"
-        self.client.transport.abort()
-        self.far.transport.abort()
+        self.client.stream.abort()
+        self.far.stream.abort()
 
 
 @cython.final
 @cython.cclass
-class TunnelEnd:
-    """The asyncio protocol of one side."""
+class TunnelEnd(StreamUser):
+    """One side."""
 
-    def __init__(self, tunnel: Tunnel, transport: object, letters: str, is_replica: cython.bint):
+    def __init__(self, tunnel: Tunnel, stream: Stream, letters: str, is_replica: cython.bint):
         self.tunnel = tunnel
-        self.transport = transport
-        self.write = transport.write
+        self.stream = stream
         self.letters = letters
         self.is_replica = is_replica
 
-    def connection_made(self, transport: object) -> None:
-        """Never called: the transport was made for another protocol."""
+    @cython.cfunc
+    def received(self, data: cython.p_const_char, size: cython.Py_ssize_t):
+        tunnel: Tunnel = self.tunnel
+        self.octets += size
+        tunnel.replica.counts[_RECEIVED if self.is_replica else _SENT] += size
+        self.other.stream.send(data, size)
+        tunnel.moved()
 
-    def data_received(self, data: bytes) -> None:
-        size: cython.Py_ssize_t = PyBytes_GET_SIZE(data)
-        self.received += size
-        self.tunnel.replica.counts[_RECEIVED if self.is_replica else _SENT] += size
-        self.other.write(data)
-        self.tunnel.moved()
+    @cython.cfunc
+    def blocks(self, blocks: cython.bint):
+        if blocks:
+            self.other.stream.pause()
+        else:
+            self.other.stream.resume()
 
-    def pause_writing(self) -> None:
-        self.other.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        if not self.other.finished:
-            self.other.transport.resume_reading()
-
-    def eof_received(self) -> bool:
+    @cython.cfunc
+    def ended(self):
         tunnel: Tunnel = self.tunnel
         self.finished = True
         if not tunnel.ended_by:
             tunnel.ended_by = self.letters
-        if self.other.finished or not self.other.transport.can_write_eof():
+        if self.other.finished:
             tunnel.end(self.letters)
-            return False
-        self.other.transport.write_eof()
+            return
+        self.other.stream.finish()
         tunnel.instance.tunnel_half_close.start(tunnel)
-        return True
 
-    def connection_lost(self, problem: object) -> None:
-        self.lost = True
+    @cython.cfunc
+    def lost(self, problem: cython.int):
+        tunnel: Tunnel = self.tunnel
+        self.is_lost = True
         self.finished = True
-        self.tunnel.ended(self, self.letters, problem)
+        tunnel.ended(self, self.letters, problem)

@@ -10,5 +10,7 @@ cdef class Writer:
     cdef void put_bytes(self, bytes source) noexcept
     cdef void put_byte(self, char value) noexcept nogil
     cdef void put_number(self, long long value) noexcept nogil
-    cdef void put_hex(self, unsigned long long value) noexcept nogil
+    cdef int check(self) except -1
     cdef bytes take(self)
+
+cdef void write_hex(char* into, unsigned long long value) noexcept nogil

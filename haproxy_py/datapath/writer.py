@@ -1,7 +1,7 @@
 """A piece of memory in which a head is put together before it leaves in one write.
 
 Each worker has one, used within one callback and never across two. A write past its end is not made but remembered:
-`take` then raises, so a head is either whole or not sent at all.
+`check` then raises, so a head is either whole or not sent at all.
 """
 
 import cython
@@ -58,21 +58,29 @@ class Writer:
         self.put(cython.address(digits[0]) + at, 20 - at)
 
     @cython.cfunc
-    @cython.nogil
-    @cython.exceptval(check=False)
-    def put_hex(self, value: cython.ulonglong) -> cython.void:
-        """Sixteen lower-case hexadecimal digits."""
-        digits: cython.char[16]
-        at: cython.int
-        nibble: cython.int
-        for at in range(16):
-            nibble = (value >> (60 - 4 * at)) & 15
-            digits[at] = 48 + nibble if nibble < 10 else 87 + nibble
-        self.put(cython.address(digits[0]), 16)
+    @cython.exceptval(-1, check=False)
+    def check(self) -> cython.int:
+        """Whether all that was written stands in `space`, `used` octets. Raises OverflowError."""
+        if self.overflowed:
+            raise OverflowError("a head grew past the writer: the limits of the configuration should prevent that")
+        return 0
 
     @cython.cfunc
     def take(self) -> bytes:
-        """What was written, as an object of its own."""
-        if self.overflowed:
-            raise OverflowError("a head grew past the writer: the limits of the configuration should prevent that")
+        """What was written, as an object of its own. Raises OverflowError."""
+        self.check()
         return PyBytes_FromStringAndSize(cython.address(self.space[0]), self.used)
+
+
+_HEX = cython.declare(cython.p_const_char, b"0123456789abcdef")
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def write_hex(into: cython.p_char, value: cython.ulonglong) -> cython.void:
+    """Sixteen lower-case hexadecimal digits."""
+    at: cython.int
+    for at in range(16):
+        into[15 - at] = _HEX[value & 15]
+        value >>= 4

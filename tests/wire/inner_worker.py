@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from haproxy_py import channel, config_file, counters
+from haproxy_py.certificates import Certificate
 from haproxy_py.config import Config
 from haproxy_py.control.segments import Segment
 from haproxy_py.control.tables import TableBuilder
@@ -42,12 +43,14 @@ class InnerWorker:
         connections: int = 100_000,
         log_file: Path | None = None,
         log_fd: int = -1,
+        certificate: Certificate | None = None,
         **settings: Any,
     ) -> None:
         self._instances = instances if instances is not None else [describe_instance(replicas, **settings)]
         self._segment = Segment(1)
         self._builder = TableBuilder([self._segment], time.monotonic)
         self._connections = connections
+        self._certificate = certificate
         self._own_log_fd = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if log_file else -1
         self._has_log = log_file is not None or log_fd >= 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
@@ -83,7 +86,16 @@ class InnerWorker:
         await self._say(
             channel.Start(
                 worker=1,
-                listeners=(channel.Listener(os.dup(self._listener.fileno()), "http", host, port, self._connections),),
+                listeners=(
+                    channel.Listener(
+                        os.dup(self._listener.fileno()),
+                        "https" if self._certificate else "http",
+                        host,
+                        port,
+                        self._connections,
+                        self._certificate,
+                    ),
+                ),
                 table=self._build(self._instances),
                 via="haproxy_py-test",
                 access_log=self._has_log,
@@ -141,6 +153,10 @@ class InnerWorker:
                 isinstance(message, channel.Applied) and message.version == table.version for message in self._messages
             )
         )
+
+    async def renew(self, certificate: Certificate) -> None:
+        """A new certificate; connections get it soon after."""
+        await self._say(channel.Renew(0, certificate))
 
     async def drain(self, delay: float, deadline: float) -> None:
         await self._say(channel.Drain(delay, deadline))

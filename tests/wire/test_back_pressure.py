@@ -118,13 +118,15 @@ async def test_slow_side_costs_less_than_a_mebibyte_and_nobody_any_time(
         assert latencies[len(latencies) * 99 // 100] < 0.1
 
 
-async def test_reading_pauses_at_64_kib_and_goes_on_at_16() -> None:
-    """What lies in the worker: at most the high mark and one read of the loop (256,000 octets)."""
+@pytest.mark.parametrize("diverted", [False, True])
+async def test_reading_pauses_while_the_client_takes_nothing(diverted: bool) -> None:
+    """What lies in the worker: at most the high mark and one read (256 KiB). A body with a length waits in the kernel."""
     sent = [0]
 
     async def send_much(wire: Wire, number: int) -> None:
         await wire.read_head()
-        wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n")
+        length = b"Content-Length: 50000000\r\n" if diverted else b""
+        wire.send(b"HTTP/1.1 200 OK\r\n" + length + b"\r\n")
         while sent[0] < 50_000_000 and not wire.writer.is_closing():
             wire.send(bytes(10_000))
             sent[0] += 10_000
@@ -137,16 +139,19 @@ async def test_reading_pauses_at_64_kib_and_goes_on_at_16() -> None:
     ):
         client.writer.transport.pause_reading()
         client.send(GET)
-        await eventually(lambda: any(one.transport.get_write_buffer_size() > 65536 for one in worker.context.clients))
+        await eventually(lambda: worker.context.clients)
         (connection,) = worker.context.clients
-        assert connection.transport.get_write_buffer_limits() == (16384, 65536)
-        size = connection.transport.get_write_buffer_size()
-        assert 65536 < size <= 65536 + 256_000
+        stream = connection.stream
+        await eventually(lambda: stream.piped > 0 if diverted else stream.unsent > 65536)
+        assert stream.limits == (16384, 65536)
         last = -1
         while sent[0] != last:
             last = sent[0]
             await asyncio.sleep(0.2)
-        assert connection.transport.get_write_buffer_size() == size  # nothing more is read
+        assert sent[0] < 50_000_000  # nothing more is read
+        assert stream.unsent <= 65536 + 262_144
+        assert stream.piped <= 262_144
+        assert (stream.unsent, stream.piped > 0) == (0, True) if diverted else stream.piped == 0
         client.reset()
 
 

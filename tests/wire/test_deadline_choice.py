@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import Any
 
 import pytest
 
 from tests.wire.inner_worker import InnerWorker
 from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually
+from tests.wire.test_tunnel_end import shrink_send_buffer
 
 GET = b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n"
 DENIED = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -54,7 +54,7 @@ async def test_slow_body_that_was_held_behind_another_request_ends_by_its_deadli
         await eventually(lambda: replica.accepted)
         client.send(HALF_A_POST)
         [connection] = worker.context.clients
-        await eventually(lambda: not connection.transport.is_reading())
+        await eventually(lambda: not connection.stream.reading)
         answer.set()
         assert (await client.read_answer())[0] == 200
         async with asyncio.timeout(3):
@@ -75,16 +75,16 @@ async def test_reading_goes_on_after_a_blocked_client_has_taken_its_answers(body
         ours.pause_reading()
         await eventually(lambda: worker.context.clients)
         [connection] = worker.context.clients
-        connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        shrink_send_buffer(connection.stream)
         sent = 0
         async with asyncio.timeout(5):
-            while connection.transport.get_write_buffer_size() <= 16_384:
+            while connection.stream.unsent <= 16_384:
                 client.send(DENIED)
                 sent += 1
                 await asyncio.sleep(0)
         client.send(post)
         if body:
-            await eventually(lambda: not connection.transport.is_reading())
+            await eventually(lambda: not connection.stream.reading)
         ours.resume_reading()
         for _ in range(sent):
             assert (await client.read_answer())[0] == 403

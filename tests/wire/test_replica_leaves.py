@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from haproxy_py import counters
+from haproxy_py.datapath import dial
 from tests.wire.inner_worker import InnerWorker
 from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually
 
@@ -61,7 +62,7 @@ async def fill(worker: InnerWorker, client: Wire) -> Any:
     client.send(LARGE_POST + bytes(20_000_000))
     await eventually(lambda: worker.context.spare)
     [connection] = worker.context.spare
-    await eventually(lambda: connection.transport.get_write_buffer_size() > 65_536)
+    await eventually(lambda: connection.stream.piped > 0)
     return connection
 
 
@@ -135,8 +136,8 @@ async def test_cancelled_attempt_to_connect_is_500_and_gives_its_place_back() ->
                 async with await worker.open() as client:
                     client.send(GET)
                     await eventually(lambda: worker.context.dials)
-                    for task in worker.context.dials.copy():
-                        task.cancel()
+                    for attempt in worker.context.dials.copy():
+                        attempt.cancel()
                     status, _, body = await client.read_answer()
                 assert status == 500
                 assert b'"reason": "internal"' in body
@@ -152,8 +153,8 @@ async def test_cancelled_attempt_whose_client_has_left_gives_its_place_back() ->
                 await wait_dials(worker, 1)
                 client.reset()
             await eventually(lambda: worker.count_worker(counters.WORKER_CLIENT_CONNECTIONS) == 0)
-            for task in worker.context.dials.copy():
-                task.cancel()
+            for attempt in worker.context.dials.copy():
+                attempt.cancel()
             await eventually(lambda: worker.count_replica(ACTIVE) == 0)
 
 
@@ -161,20 +162,15 @@ async def test_attempt_to_connect_that_fails_unexpectedly_is_500_and_gives_its_p
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     problems: list[dict[str, Any]] = []
-    bound = asyncio.timeout
 
+    async def fail(loop: object, host: str) -> list[str]:
+        raise ZeroDivisionError("whatever it is")
+
+    monkeypatch.setattr(dial, "look_up", fail)
     async with (
-        ScriptedReplica(answer_each()) as replica,
-        InnerWorker([replica.url], timeouts={"linger": "100ms"}) as worker,
+        InnerWorker(["http://replica.test:1880"], timeouts={"linger": "100ms"}) as worker,
         await worker.open() as client,
     ):
-
-        def fail_in_dials(seconds: float | None) -> asyncio.Timeout:
-            if asyncio.current_task() in worker.context.dials:
-                raise ZeroDivisionError("whatever it is")
-            return bound(seconds)
-
-        monkeypatch.setattr(asyncio, "timeout", fail_in_dials)
         asyncio.get_running_loop().set_exception_handler(lambda loop, details: problems.append(details))
         status, _, body = await client.ask(GET)
         assert status == 500

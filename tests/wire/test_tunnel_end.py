@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,15 @@ from tests.wire.scripted import WITHIN, ScriptedReplica, Wire, eventually
 from tests.wire.test_tunnels import HANDSHAKE, SWITCH, hold, switching, upgrade
 
 
-def shrink_send_buffer(transport: Any) -> None:
+def shrink_send_buffer(stream: Any) -> None:
     """So that a few KiB wait in the proxy already, not only what the kernel does not hold."""
-    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with socket.socket(fileno=os.dup(stream.fd)) as own:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+
+def has_closed(stream: Any) -> bool:
+    """Whether it is closed, or will be when what waits has left."""
+    return stream.closing or stream.fd < 0
 
 
 def get_tunnel(worker: InnerWorker) -> Any:
@@ -50,19 +57,19 @@ async def test_what_a_client_sends_ahead_of_the_101_leaves_back_pressure_on() ->
         client.send(HANDSHAKE)
         await eventually(lambda: worker.context.spare)
         [connection] = worker.context.spare
-        shrink_send_buffer(connection.transport)
+        shrink_send_buffer(connection.stream)
         [before] = worker.context.clients
         client.send(bytes(total))
-        await eventually(lambda: not before.transport.is_reading())
+        await eventually(lambda: not before.stream.reading)
         agree.set()
         await client.read_head()
         tunnel = get_tunnel(worker)
         # With nobody to hold it up, the client could send all of it now.
         await eventually(
-            lambda: not tunnel.client.transport.is_reading() or client.writer.transport.get_write_buffer_size() == 0
+            lambda: not tunnel.client.stream.reading or client.writer.transport.get_write_buffer_size() == 0
         )
-        assert not tunnel.client.transport.is_reading()
-        assert tunnel.far.transport.get_write_buffer_size() < 1_000_000
+        assert not tunnel.client.stream.reading
+        assert tunnel.far.stream.unsent < 1_000_000
         take.set()
         assert await asyncio.wait_for(got, WITHIN) == total
 
@@ -86,17 +93,17 @@ async def test_tunnel_that_ends_cleanly_delivers_what_waits_for_the_slower_side(
     ):
         await upgrade(client)
         tunnel = get_tunnel(worker)
-        shrink_send_buffer(tunnel.client.transport)
+        shrink_send_buffer(tunnel.client.stream)
         if how == "both finish":
             client.finish()
         ours: Any = client.writer.transport
         ours.pause_reading()
         go.set()
         await eventually(lambda: worker.count_replica(counters.REPLICA_RECEIVED_BYTES) >= total)
-        assert tunnel.client.transport.get_write_buffer_size()
+        assert tunnel.client.stream.unsent
         if how == "drain":
             tunnel.drain()
-        await eventually(lambda: tunnel.client.transport.is_closing() and tunnel.far.transport.is_closing())
+        await eventually(lambda: has_closed(tunnel.client.stream) and has_closed(tunnel.far.stream))
         await asyncio.sleep(0.05)  # whoever would cut it has had the time
         ours.resume_reading()
         assert len(await client.read_rest()) == total
