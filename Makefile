@@ -4,10 +4,10 @@ VENV := .venv
 RUN := $(VENV)/bin
 SOURCES := $(wildcard haproxy_py/datapath/*.py haproxy_py/datapath/*.pxd) pyproject.toml
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-kubernetes lint bench clean
 
 help:  ## what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(VENV)/built: $(SOURCES)
 	@command -v cc >/dev/null || command -v gcc >/dev/null || { echo "A C compiler is needed to build haproxy-py. On Debian: apt-get install gcc python3-dev"; exit 1; }
@@ -23,6 +23,11 @@ demo: $(VENV)/built  ## two demo replicas and the proxy in HA mode, on loopback
 test: $(VENV)/built  ## all tests, with real Node-RED replicas and a real browser
 	tests/install
 	$(RUN)/python -m pytest
+
+test-kubernetes: $(VENV)/built  ## discovery and manifests, with helm, and on a real cluster if TEST_KUBECONFIG names its kubeconfig
+	tests/install --helm
+	$(RUN)/python -m pytest -m "helm or not helm" tests/discovery tests/manifests
+	@test -n "$$TEST_KUBECONFIG" || echo "TEST_KUBECONFIG is not set: no real cluster was used"
 
 lint: $(VENV)/built  ## formatting, style, types, import direction
 	$(RUN)/ruff format --check .

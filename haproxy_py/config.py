@@ -61,17 +61,64 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Cluster:
+    """A Kubernetes API server, and who this process is there."""
+
+    kubeconfig: str = ""  # path of a file; empty: the service account of the pod
+    context: str = ""  # of the kubeconfig; empty: its current one
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesService:
+    """A Service whose endpoints are the replicas."""
+
+    service: str
+    namespace: str = ""  # empty: the one of the service account, or of the kubeconfig's context
+    port: str = ""  # name or number of the endpoints' port; empty: the only TCP port they have
+    source: str = "endpointslices"  # endpointslices | endpoints
+    family: str = "ipv4"  # ipv4 | ipv6: the one to use for a pod that has both
+    cluster: Cluster = field(default_factory=Cluster)
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesSelector:
+    """The Services that each become an instance."""
+
+    namespaces: tuple[str, ...] = ()  # empty: the one of the service account, or of the kubeconfig's context
+    selector: str = "haproxy-py.dev/instance"  # label selector of the Services
+    source: str = "endpointslices"  # endpointslices | endpoints
+    family: str = "ipv4"  # ipv4 | ipv6
+    cluster: Cluster = field(default_factory=Cluster)
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
+    """Its replicas are either `static` or the endpoints of `kubernetes`."""
+
     name: str
     hosts: tuple[str, ...]  # lower-case; empty: any host
-    ha: bool
-    static: tuple[tuple[str, int], ...]  # host, port of each replica
+    ha: bool | None  # None: auto, from an annotation of the Service
+    static: tuple[tuple[str, int], ...] = ()  # host, port of each replica
+    kubernetes: KubernetesService | None = None
     balance: Balance = field(default_factory=Balance)
     gate: Gate = field(default_factory=Gate)
     replica_header: str = "id"  # id | name | off
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     trusted_proxies: tuple[str, ...] = ()  # networks in CIDR notation
+
+
+@dataclass(frozen=True, slots=True)
+class InstancesFrom:
+    """Where further instances come from, and the settings that each of them has."""
+
+    kubernetes: KubernetesSelector = field(default_factory=KubernetesSelector)
+    balance: Balance = field(default_factory=Balance)
+    gate: Gate = field(default_factory=Gate)
+    replica_header: str = "id"
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    limits: Limits = field(default_factory=Limits)
+    trusted_proxies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +158,8 @@ class Log:
 @dataclass(frozen=True, slots=True)
 class Config:
     listen: tuple[Listen, ...]
-    instances: tuple[Instance, ...]
+    instances: tuple[Instance, ...]  # may be empty where there is an `instances_from`
+    instances_from: InstancesFrom | None = None
     ops: Ops = field(default_factory=Ops)
     workers: int = 0  # 0: auto
     drain: Drain = field(default_factory=Drain)

@@ -13,8 +13,23 @@ from typing import Any
 
 from haproxy_py import config_values as values
 from haproxy_py import counters
-from haproxy_py.config import Balance, Config, Drain, Gate, Instance, Limits, Listen, Log, Ops, Timeouts, Tls
+from haproxy_py.config import (
+    Balance,
+    Config,
+    Drain,
+    Gate,
+    Instance,
+    InstancesFrom,
+    KubernetesService,
+    Limits,
+    Listen,
+    Log,
+    Ops,
+    Timeouts,
+    Tls,
+)
 from haproxy_py.config_error import ConfigError, Place, Problem, Problems
+from haproxy_py.config_kubernetes import read_selector, read_service
 from haproxy_py.config_reader import (
     Reader,
     duration,
@@ -60,16 +75,12 @@ HEAD_SCRATCH = 96 * KIB
 
 # What a later version will read, with what to do until then.
 _LATER_OPS = {"token_file": "there is no call yet that changes something; remove this key"}
-_LATER_REPLICAS = {
-    "dns": 'list the replicas under "static"',
-    "kubernetes": 'list the replicas under "static"',
-}
+_LATER_REPLICAS = {"dns": 'list the replicas under "static" or name a Service under "kubernetes"'}
 _LATER_INSTANCE = {
     "health": "a replica that does not accept a connection is passed over; remove this key",
     "retries": "limits.connect_attempts bounds the attempts to connect; remove this key",
 }
 _LATER_MODES = {"strict": 'write "deny", and name further paths under gate.deny'}
-_HA_AUTO = '"auto" is not available yet: write true or false'
 
 
 def load(path: str | Path) -> Config:
@@ -133,11 +144,13 @@ def from_flags(
 # --- sections ---
 
 
-def _read_ha(node: Node, problems: Problems) -> bool | None:
+def _read_ha(node: Node, problems: Problems) -> bool | str | None:
+    """True, False or "auto"."""
     if isinstance(node, Scalar) and node.kind == "boolean":
         return is_true(node)
-    is_auto = isinstance(node, Scalar) and node.text == "auto"
-    problems.add(node.place, _HA_AUTO if is_auto else f"expected true or false, found {describe(node)}")
+    if isinstance(node, Scalar) and node.kind == "text" and node.text == "auto":
+        return "auto"
+    problems.add(node.place, f"expected true, false or auto, found {describe(node)}")
     return None
 
 
@@ -207,6 +220,22 @@ def _read_gate(node: Node, problems: Problems) -> Gate:
     return section(Gate, readers)(node, problems)
 
 
+# What an instance has beside its name, its hosts, its mode and its replicas.
+_SETTINGS: dict[str, Reader[Any]] = {
+    "balance": _read_balance,
+    "gate": _read_gate,
+    "replica_header": word("id", "name", "off"),
+    "timeouts": _read_timeouts,
+    "limits": _read_limits,
+    "trusted_proxies": list_of(text_only(values.network, "a network like 10.0.0.0/8"), MAX_RULES, may_be_empty=True),
+}
+
+
+def _read_instances_from(node: Node, problems: Problems) -> InstancesFrom:
+    readers: dict[str, Reader[Any]] = {"kubernetes": read_selector, **_SETTINGS}
+    return InstancesFrom(**read_keys(node, readers, problems, needed=["kubernetes"], later=_LATER_INSTANCE))
+
+
 class _Addresses:
     """The addresses this proxy listens on: they may not overlap, and no replica may be one of them."""
 
@@ -270,16 +299,20 @@ def _read_ops(addresses: _Addresses) -> Reader[Ops]:
     return read
 
 
-def _read_replicas(addresses: _Addresses) -> Reader[tuple[tuple[str, int], ...]]:
-    def read(node: Node, problems: Problems) -> tuple[tuple[str, int], ...] | None:
+_Replicas = tuple[tuple[str, int], ...] | KubernetesService
+
+
+def _read_replicas(addresses: _Addresses) -> Reader[_Replicas]:
+    def read(node: Node, problems: Problems) -> _Replicas | None:
         urls = list_of(once(addresses.read_replica, {}), MAX_INSTANCE_REPLICAS)
-        found = read_keys(node, {"static": urls}, problems, later=_LATER_REPLICAS)
+        readers: dict[str, Reader[Any]] = {"static": urls, "kubernetes": read_service}
+        found = read_keys(node, readers, problems, later=_LATER_REPLICAS)
         if isinstance(node, Mapping):
             sources = [key for key in ("static", "dns", "kubernetes") if key in node.values]
             if len(sources) != 1:
                 named = " and ".join(sources) or "none"
                 problems.add(node.place, f"expected exactly one of static, dns and kubernetes, found {named}")
-        return found.get("static")
+        return found.get("static") or found.get("kubernetes")
 
     return read
 
@@ -289,30 +322,34 @@ def _read_instances(addresses: _Addresses) -> Reader[tuple[Instance, ...]]:
     hosts: dict[str, Place] = {}
     name: Reader[str] = text_only(values.instance_name, "a name")
     host: Reader[str] = text_only(values.host_name, "a host name")
-    network: Reader[str] = text_only(values.network, "a network like 10.0.0.0/8")
     readers: dict[str, Reader[Any]] = {
         "name": once(name, names),
         "hosts": list_of(once(host, hosts), MAX_HOSTS),
         "ha": _read_ha,
         "replicas": _read_replicas(addresses),
-        "balance": _read_balance,
-        "gate": _read_gate,
-        "replica_header": word("id", "name", "off"),
-        "timeouts": _read_timeouts,
-        "limits": _read_limits,
-        "trusted_proxies": list_of(network, MAX_RULES, may_be_empty=True),
+        **_SETTINGS,
     }
 
     def read_instance(node: Node, problems: Problems) -> Instance:
         needed = ["name", "ha", "replicas"]
         found = read_keys(node, readers, problems, needed=needed, later=_LATER_INSTANCE)
-        required = {
-            "name": found.pop("name", ""),
-            "hosts": found.pop("hosts", ()),
-            "ha": found.pop("ha", True),
-            "static": found.pop("replicas", ()),
-        }
-        return Instance(**required, **found)
+        ha = found.pop("ha", True)
+        replicas: _Replicas = found.pop("replicas", ())
+        service = replicas if isinstance(replicas, KubernetesService) else None
+        if ha == "auto" and service is None and replicas and isinstance(node, Mapping):
+            problems.add(
+                node.values["ha"].place,
+                "auto takes the mode from an annotation of the Service: it needs replicas.kubernetes. "
+                "Write true or false",
+            )
+        return Instance(
+            name=found.pop("name", ""),
+            hosts=found.pop("hosts", ()),
+            ha=None if ha == "auto" else ha,
+            static=() if isinstance(replicas, KubernetesService) else replicas,
+            kubernetes=service,
+            **found,
+        )
 
     def read(node: Node, problems: Problems) -> tuple[Instance, ...] | None:
         instances = list_of(read_instance, MAX_INSTANCES)(node, problems)
@@ -343,15 +380,17 @@ def _read_config(tree: Node, problems: Problems) -> Config:
         "ops": _read_ops(addresses),
         "workers": number(1, MAX_WORKERS, auto=True),
         "instances": _read_instances(addresses),
+        "instances_from": _read_instances_from,
         "drain": _read_drain,
         "log": _read_log,
     }
     if not _names_ops_address(tree):
         addresses.take(Place("the default of ops.address"), (Ops().host, Ops().port))
     # In this order, wherever they stand in the file: replicas are compared with the own addresses.
-    found = read_keys(tree, readers, problems, needed=["listen", "instances"])
+    has_source = isinstance(tree, Mapping) and "instances_from" in tree.values
+    found = read_keys(tree, readers, problems, needed=["listen"] if has_source else ["listen", "instances"])
     problems.raise_if_any()
-    return Config(**found)
+    return Config(**{"instances": (), **found})
 
 
 def _names_ops_address(tree: Node) -> bool:

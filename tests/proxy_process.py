@@ -79,6 +79,10 @@ class ProxyProcess:
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
+    def add_environment(self, **variables: str) -> None:
+        """For the next start."""
+        self._environment |= variables
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
@@ -113,6 +117,20 @@ class ProxyProcess:
 
     def start(self) -> None:
         """Returns when the proxy is ready. Raises ProxyFailedError if it ends before, or is not ready in time."""
+        process = self.spawn()
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self.is_ready():
+            status = process.poll()
+            if status is not None:
+                self._process = None
+                raise ProxyFailedError(f"the proxy ended with status {status} before it was ready\n{self.log}")
+            if time.monotonic() > deadline:
+                self.kill()
+                raise ProxyFailedError(f"the proxy was not ready after {START_TIMEOUT:.0f} s\n{self.log}")
+            time.sleep(PROBE_INTERVAL)
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """Start the process and wait for nothing."""
         self.write_config()
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
@@ -123,16 +141,7 @@ class ProxyProcess:
                 env=os.environ | self._environment,
                 start_new_session=True,  # a group of its own, so that `kill` reaches the workers too
             )
-        deadline = time.monotonic() + START_TIMEOUT
-        while not self.is_ready():
-            status = self._process.poll()
-            if status is not None:
-                self._process = None
-                raise ProxyFailedError(f"the proxy ended with status {status} before it was ready\n{self.log}")
-            if time.monotonic() > deadline:
-                self.kill()
-                raise ProxyFailedError(f"the proxy was not ready after {START_TIMEOUT:.0f} s\n{self.log}")
-            time.sleep(PROBE_INTERVAL)
+        return self._process
 
     def write_config(self) -> None:
         """Writes `config` to the file. JSON is YAML."""

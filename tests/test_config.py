@@ -9,13 +9,30 @@ from pathlib import Path
 import pytest
 
 from haproxy_py import config_file, config_tree, counters
-from haproxy_py.config import Balance, Config, Drain, Gate, Instance, Limits, Listen, Log, Ops, Timeouts, Tls
+from haproxy_py.config import (
+    Balance,
+    Cluster,
+    Config,
+    Drain,
+    Gate,
+    Instance,
+    InstancesFrom,
+    KubernetesSelector,
+    KubernetesService,
+    Limits,
+    Listen,
+    Log,
+    Ops,
+    Timeouts,
+    Tls,
+)
 from haproxy_py.config_error import Problems
 from haproxy_py.config_file import ConfigError, from_flags, load, parse
 
 EXAMPLE = Path(__file__).parents[1] / "config" / "example.yaml"
+KUBERNETES_EXAMPLE = EXAMPLE.with_name("example-kubernetes.yaml")
 
-LATER = ("token_file", "dns", "kubernetes", "health", "retries")
+LATER = ("token_file", "dns", "health", "retries")
 
 
 def write(
@@ -88,6 +105,7 @@ def test_the_example_holds_the_defaults_of_the_model() -> None:
 def test_the_example_has_every_key_of_the_model(section: str, model: type) -> None:
     elsewhere = {"static": "replicas", "host": "address", "port": "address"}
     keys = {elsewhere.get(field.name, field.name) for field in dataclasses.fields(model)}
+    keys -= {"kubernetes", "instances_from"}  # they stand in an example of their own
     optional = set(re.findall(r"^ +# (\w+): ", EXAMPLE.read_text(), re.MULTILINE))  # without a default
     assert example_keys(section) | (keys & optional) == keys
 
@@ -116,9 +134,10 @@ def find_mapping(node: config_tree.Node, key: str) -> config_tree.Mapping | None
     return next((mapping for mapping in found if mapping), None)
 
 
-def test_the_example_has_exactly_one_comment_for_each_key() -> None:
+@pytest.mark.parametrize("example", [EXAMPLE, KUBERNETES_EXAMPLE])
+def test_the_example_has_exactly_one_comment_for_each_key(example: Path) -> None:
     key_line = re.compile(r"\s*(- )?(# )?[a-z_]+:( \S.*?)?  # \S[^#]*")
-    lines = [line for line in EXAMPLE.read_text().splitlines() if line and not line.startswith("# ")]
+    lines = [line for line in example.read_text().splitlines() if line and not line.startswith("# ")]
     assert [line for line in lines if not key_line.fullmatch(line)] == []
 
 
@@ -128,6 +147,29 @@ def test_the_example_shows_what_is_not_available_yet_commented_out(key: str) -> 
     assert "not available yet" in line
     uncommented = EXAMPLE.read_text().replace(line, line.replace("# ", "", 1))
     assert any(f"{key}: not available yet" in error for error in find_errors(uncommented))
+
+
+def test_the_kubernetes_example_holds_the_defaults_of_the_model() -> None:
+    config = load(KUBERNETES_EXAMPLE)
+    service = KubernetesService("my-instance", "node-red", "http")
+    assert config.instances == (Instance("my-instance", ("my-instance.example.com",), ha=None, kubernetes=service),)
+    assert config.instances_from == InstancesFrom(KubernetesSelector(namespaces=("node-red",)))
+
+
+@pytest.mark.parametrize(
+    ("section", "model"),
+    [("replicas", KubernetesService), ("instances_from", KubernetesSelector), ("", InstancesFrom)],
+)
+def test_the_kubernetes_example_has_every_key_of_the_model(section: str, model: type) -> None:
+    tree = config_tree.read_tree(
+        KUBERNETES_EXAMPLE.read_text().replace("# kube", "kube").replace("# cont", "cont"), "", Problems()
+    )
+    found = find_mapping(tree, section or "instances_from")
+    assert found is not None
+    found = find_mapping(found, "kubernetes") if section else found
+    assert found is not None
+    keys = {field.name for field in dataclasses.fields(model)} - {"cluster"}
+    assert set(found.values) == keys | ({"kubeconfig", "context"} if section else set())
 
 
 # --- every error at once, each with its place ---
@@ -176,7 +218,9 @@ def test_an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() ->
 
 
 def test_an_unknown_key_that_is_like_no_other_is_refused_with_the_list_of_the_known() -> None:
-    assert find_error(write(top="zzz: 1")).endswith("known here: listen, ops, workers, instances, drain, log")
+    assert find_error(write(top="zzz: 1")).endswith(
+        "known here: listen, ops, workers, instances, instances_from, drain, log"
+    )
 
 
 @pytest.mark.parametrize(
@@ -435,7 +479,7 @@ def test_ha_is_a_boolean_of_yaml(written: str, ha: bool) -> None:
 
 @pytest.mark.parametrize("written", ["1", "'true'", "", "[true]"])
 def test_ha_is_nothing_else(written: str) -> None:
-    assert "expected true or false" in find_error(write(ha=written))
+    assert "expected true, false or auto" in find_error(write(ha=written))
 
 
 @pytest.mark.parametrize("written", ["off", "'off'", "false"])
@@ -788,6 +832,100 @@ def test_a_section_with_a_wrong_value_is_not_also_compared_with_a_default() -> N
     assert "drain.deadline: 40 has no unit" in find_error(write(top="drain: {delay: 30s, deadline: 40}"))
 
 
+# --- Kubernetes ---
+
+
+def read_kubernetes(keys: str, ha: str = "true") -> Instance:
+    return read_one(write(replicas=f"kubernetes: {{{keys}}}", ha=ha))
+
+
+def test_a_service_alone_gives_the_defaults() -> None:
+    instance = read_kubernetes("service: my-instance")
+    assert instance.kubernetes == KubernetesService("my-instance")
+    assert instance.static == ()
+
+
+def test_every_key_of_a_service_is_read() -> None:
+    keys = "service: a, namespace: b, port: http, source: endpoints, family: ipv6, kubeconfig: ~/c, context: 'd e'"
+    assert read_kubernetes(keys).kubernetes == KubernetesService(
+        "a", "b", "http", "endpoints", "ipv6", Cluster("~/c", "d e")
+    )
+
+
+@pytest.mark.parametrize(("written", "port"), [("1880", "1880"), ("'01880'", "1880"), ("node-red", "node-red")])
+def test_the_port_is_a_name_or_a_number(written: str, port: str) -> None:
+    service = read_kubernetes(f"service: a, port: {written}").kubernetes
+    assert service is not None
+    assert service.port == port
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("namespace: b", 'key "service" is missing'),
+        ("service: A", "lower-case letters"),
+        ("service: a.b", "lower-case letters"),
+        (f"service: {'a' * 64}", "1 to 63"),
+        ("service: a, namespace: ../b", "lower-case letters"),
+        ("service: a, port: 0", "1 to 65535"),
+        ("service: a, port: 70000", "1 to 65535"),
+        ("service: a, port: 2880", "management port"),
+        ("service: a, source: slices", "expected endpointslices or endpoints"),
+        ("service: a, sources: endpoints", 'did you mean "source"'),
+        ("service: a, family: IPv4", "expected ipv4 or ipv6"),
+        ("service: a, context: c", 'name its file under "kubeconfig"'),
+        ("service: a, kubeconfig: ''", "the path of a file"),
+    ],
+)
+def test_a_service_that_cannot_be_is_refused(keys: str, expected: str) -> None:
+    assert expected in find_error(write(replicas=f"kubernetes: {{{keys}}}"))
+
+
+def test_static_and_kubernetes_replicas_exclude_each_other() -> None:
+    both = "static: ['http://a'], kubernetes: {service: a}"
+    assert "expected exactly one of static, dns and kubernetes" in find_error(write(replicas=both))
+
+
+def test_ha_auto_is_left_to_the_service() -> None:
+    assert read_kubernetes("service: a", ha="auto").ha is None
+
+
+def test_ha_auto_needs_a_service() -> None:
+    assert "instances[0].ha: auto takes the mode from an annotation" in find_error(write(ha="auto"))
+
+
+def test_instances_may_come_from_kubernetes_alone() -> None:
+    keys = "namespaces: [a, b], selector: 'x in (y, z),!w', source: endpoints, family: ipv6, kubeconfig: c, context: d"
+    config = parse(f"listen: [{{address: 'a:1'}}]\ninstances_from: {{kubernetes: {{{keys}}}}}", "c.yaml")
+    assert config.instances == ()
+    expected = KubernetesSelector(("a", "b"), "x in (y, z),!w", "endpoints", "ipv6", Cluster("c", "d"))
+    assert config.instances_from == InstancesFrom(expected)
+
+
+def test_settings_of_an_instance_can_be_given_to_all_that_come_from_kubernetes() -> None:
+    more = "instances_from: {kubernetes: {}, trusted_proxies: [10.0.0.0/8], balance: {affinity: all}}"
+    found = parse(write(top=more), "c.yaml").instances_from
+    assert found == InstancesFrom(balance=Balance(affinity="all"), trusted_proxies=("10.0.0.0/8",))
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("", 'key "kubernetes" is missing'),
+        ("kubernetes: {namespaces: []}", "at least one entry"),
+        ("kubernetes: {namespaces: [a, a]}", "already there"),
+        ("kubernetes: {selector: 'a=b,'}", "label selector"),
+        ("kubernetes: {selector: 'a b'}", "label selector"),
+        ("kubernetes: {selector: 'a in ()b'}", "label selector"),
+        (f"kubernetes: {{selector: '{'a,' * 600}a'}}", "label selector"),
+        ("kubernetes: {}, name: a", "unknown key"),
+        ("kubernetes: {}, health: {}", "not available yet"),
+    ],
+)
+def test_a_selection_that_cannot_be_is_refused(keys: str, expected: str) -> None:
+    assert expected in find_error(write(top=f"instances_from: {{{keys}}}"))
+
+
 # --- TLS ---
 
 
@@ -817,9 +955,7 @@ def test_wrong_tls(tls: str, message: str) -> None:
     "text",
     [
         write(top="ops: {token_file: token}"),
-        write(ha="auto"),
         write(replicas="dns: {name: a, port: 1880}"),
-        write(replicas="kubernetes: {service: a}"),
         write(instance="gate: {mode: strict}"),
         write(instance="health: {path: /}"),
         write(instance="health:"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haproxy_py.certificates import CertificateError
-from haproxy_py.config import Config, Instance
+from haproxy_py.config import Config, Instance, KubernetesSelector
 from haproxy_py.config_file import ConfigError, load
 from haproxy_py.config_values import spell_address, spell_duration
 from haproxy_py.control.certificates import find_certificates
@@ -60,22 +60,39 @@ def summarize(config: Config) -> str:
     listeners = _enumerate([spell_address(listen.host, listen.port) for listen in config.listen])
     workers = _count(config.workers, "worker") if config.workers else "one worker per CPU"
     instances = [_summarize_instance(instance) for instance in config.instances]
+    served = [f"{_count(len(instances), 'instance')}: {_enumerate(instances, '; ')}"] if instances else []
+    if config.instances_from is not None:
+        served.append(_summarize_source(config.instances_from.kubernetes))
     return (
         f"It would listen on {listeners} with {workers}, have the operators' port on "
-        f"{spell_address(config.ops.host, config.ops.port)}, and serve {_count(len(instances), 'instance')}: "
-        f"{_enumerate(instances, '; ')}. On SIGTERM it would go on accepting for {spell_duration(config.drain.delay)} "
+        f"{spell_address(config.ops.host, config.ops.port)}, and serve {'; and '.join(served)}. "
+        f"On SIGTERM it would go on accepting for {spell_duration(config.drain.delay)} "
         f"and end {spell_duration(config.drain.deadline)} after the signal at the latest."
     )
 
 
 def _summarize_instance(instance: Instance) -> str:
     hosts = _enumerate(list(instance.hosts)) if instance.hosts else "any host"
-    mode = "in HA mode (editor and admin API: 403)" if instance.ha else "not in HA mode (editor and admin API pass)"
+    mode = {
+        True: "in HA mode (editor and admin API: 403)",
+        False: "not in HA mode (editor and admin API pass)",
+        None: "in HA mode if its Service says so",
+    }[instance.ha]
+    return f"{instance.name} for {hosts}, {mode}, over {_summarize_replicas(instance)} by {instance.balance.policy}"
+
+
+def _summarize_replicas(instance: Instance) -> str:
+    service = instance.kubernetes
+    if service is not None:
+        port = f"port {service.port}" if service.port else "the only port"
+        return f"{service.source} ({port}) of Service {service.namespace or '(own namespace)'}/{service.service}"
     replicas = _enumerate([spell_address(host, port) for host, port in instance.static])
-    return (
-        f"{instance.name} for {hosts}, {mode}, over {_count(len(instance.static), 'replica')} "
-        f"({replicas}) by {instance.balance.policy}"
-    )
+    return f"{_count(len(instance.static), 'replica')} ({replicas})"
+
+
+def _summarize_source(source: KubernetesSelector) -> str:
+    namespaces = _enumerate(list(source.namespaces)) or "the own namespace"
+    return f"every Service that {source.selector} selects in {namespaces}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -54,6 +54,17 @@ def bind_alone(host: str, port: int, setting: str) -> socket.socket:
     return sock
 
 
+def is_of_this_machine(host: str) -> bool:
+    """Whether an IP address belongs to this network namespace (in a pod: to this pod). Asks the kernel."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.bind((host, 0))
+    except OSError:
+        return False
+    return True
+
+
 def format_address(host: str, port: int) -> str:
     """`host:port`, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,4 +1,4 @@
-"""The control process: opens the ports, keeps the workers alive, publishes tables, obeys signals.
+"""The control process: opens the ports, keeps the workers alive, follows discovery, publishes tables, obeys signals.
 
 - SIGTERM or SIGINT drains (DRN-6 to DRN-12); a second one aborts; both end with exit status 0.
 - SIGHUP reads the configuration again; if anything is wrong with it, everything stays as it was.
@@ -27,13 +27,13 @@ from haproxy_py.control.cpus import count_cpus
 from haproxy_py.control.limits import raise_file_limit, share_connections
 from haproxy_py.control.log import Log
 from haproxy_py.control.reload import merge_reloaded
+from haproxy_py.control.routing import Routing
 from haproxy_py.control.segments import Segment
-from haproxy_py.control.sockets import BindError, bind_alone, bind_workers, format_address
+from haproxy_py.control.sockets import BindError, bind_alone, bind_workers, format_address, is_of_this_machine
 from haproxy_py.control.tables import TableBuilder, TableError
 from haproxy_py.control.workers import Worker, WorkerFailedError
 from haproxy_py.ops.port import OpsPort
 from haproxy_py.ops.view import ListenerView, ReplicaSeries, View, WorkerView
-from haproxy_py.table import Table
 
 KILL_AFTER_DEADLINE = 2.0
 """Seconds that a worker has after the drain deadline to abort what is left and exit."""
@@ -68,10 +68,11 @@ class Supervisor:
         count = config.workers or count_cpus()
         self._segments = [Segment(number) for number in range(1, count + 1)]
         self._cells = [segment.cells for segment in self._segments]
-        self._tables = TableBuilder(self._segments, time.monotonic)
-        self._table: Table | None = None
+        tables = TableBuilder(self._segments, time.monotonic)
+        self._routing = Routing(config, tables, self._is_own, self._publish, self._log)
         self._sockets: list[list[socket.socket]] = []  # per listener, per worker
         self._listeners: tuple[ListenerView, ...] = ()
+        self._own_ports: frozenset[int] = frozenset()
         self._connections: tuple[int, ...] = ()  # that one worker may have open, per listener
         self._certificate_files = find_certificates(config, source)
         self._certificates: dict[int, Certificate] = {}  # in force, by index of the listener
@@ -102,6 +103,7 @@ class Supervisor:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+            await self._routing.discovery.close()
             await self._port.close()
             self._close_sockets()
 
@@ -116,13 +118,15 @@ class Supervisor:
         """Bind every port and open the operators' one; workers do not run yet."""
         self._log.info(f"haproxy_py {__version__} starts, workers: {len(self._segments)}")
         self._certificates = {index: files.read() for index, files in self._certificate_files.items()}
-        self._table = self._tables.build(self._config)
+        self._routing.build_first()
         file_limit = raise_file_limit()
         count = len(self._segments)
         for index, listen in enumerate(self._config.listen):
             self._sockets.append(bind_workers(listen.host, listen.port, count, f"listen[{index}].address"))
         ops = bind_alone(self._config.ops.host, self._config.ops.port, "ops.address")
         host, port = ops.getsockname()[:2]
+        self._own_ports = frozenset((port, *(sockets[0].getsockname()[1] for sockets in self._sockets)))
+        self._routing.follow()
         await self._port.open(ops)
         self._listeners = tuple(
             ListenerView("https" if listen.tls else "http", listen.host, sockets[0].getsockname()[1])
@@ -245,7 +249,7 @@ class Supervisor:
                     zip(fds, self._listeners, self._connections, strict=True)
                 )
             ),
-            table=self._newest_table(),
+            table=self._routing.table,
             via=self._via,
             access_log=self._config.log.access == "json",
             debug=self._config.log.level == "debug",
@@ -261,7 +265,20 @@ class Supervisor:
 
     def list_replica_slots(self) -> list[int]:
         """Slots that have or had a replica."""
-        return self._tables.replicas.list_used()
+        return self._routing.tables.replicas.list_used()
+
+    def note_applied(self) -> None:
+        """A worker has put a table into force; the lag of a change ends with the last one."""
+        self._routing.note_applied(self._list_versions())
+
+    # --- what routing asks ---
+
+    def _publish(self, encoded: bytes) -> None:
+        for worker in self._workers:
+            worker.write(encoded)
+
+    def _is_own(self, host: str, port: int) -> bool:
+        return port in self._own_ports and is_of_this_machine(host)
 
     # --- reading certificates and the configuration again ---
 
@@ -310,18 +327,16 @@ class Supervisor:
             return
         config, waiting = merge_reloaded(self._config, read)
         try:
-            self._table = self._tables.build(config)
+            table = self._routing.change(config)
         except TableError as error:
             self._log.error(f"SIGHUP: {self._source} was not applied: {error}; the former configuration stays in force")
             return
         self._config = config
         self._log.level = config.log.level
-        for worker in self._workers:
-            worker.send(channel.Publish(self._table))
-        replicas = sum(len(instance.replicas) for instance in self._table.instances)
+        replicas = sum(len(instance.replicas) for instance in table.instances)
         self._log.info(
-            f"SIGHUP: {self._source} is in force as table {self._table.version}, "
-            f"instances: {len(self._table.instances)}, replicas: {replicas}"
+            f"SIGHUP: {self._source} is in force as table {table.version}, "
+            f"instances: {len(table.instances)}, replicas: {replicas}"
         )
         for setting in waiting:
             self._log.warning(f"SIGHUP: the change of {setting} needs a restart; its former value stays in force")
@@ -330,15 +345,16 @@ class Supervisor:
 
     def view(self) -> View:
         """A picture of this moment."""
-        table = self._newest_table()
+        table = self._routing.table
         states = {
             (instance.name, replica.name): replica.state.value
             for instance in table.instances
             for replica in instance.replicas
         }
-        instances, replicas = self._tables.instances, self._tables.replicas
+        instances, replicas = self._routing.tables.instances, self._routing.tables.replicas
         instances.forget_quiet()
         replicas.forget_quiet()
+        discovery = self._routing.discovery.view()
         return View(
             uptime=time.monotonic() - self._began,
             draining=self._leaving.is_set(),
@@ -351,12 +367,13 @@ class Supervisor:
                 *(ReplicaSeries(*key, slot, None) for key, slot in replicas.list_departed()),
             ),
             segments=self._cells,
+            waiting_for=self._routing.list_waits(discovery.waiting_for, self._list_versions()),
+            discovery=discovery,
         )
 
-    def _newest_table(self) -> Table:
-        if self._table is None:
-            raise RuntimeError("no table yet: _open() builds one before any port is open")
-        return self._table
+    def _list_versions(self) -> list[int]:
+        """The versions of the table that are in force, in the workers that accept connections."""
+        return [worker.process.table_version for worker in self._workers if worker.process and worker.is_ready]
 
     def _report_mistake(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What asyncio could not tell anyone else."""

@@ -1,4 +1,4 @@
-"""How a configuration becomes a table: slots, short ids, affinity tokens and gate rules.
+"""How instances and their replicas become a table: slots, short ids, affinity tokens and gate rules.
 
 Ids, tokens and cookie names are hashes of names and of nothing else: they are the same after a restart and in every
 proxy before the same instance, so a client keeps its replica when it changes proxy.
@@ -7,13 +7,12 @@ proxy before the same instance, so a client keeps its replica when it changes pr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from haproxy_py import counters
-from haproxy_py.config import Config, Instance
 from haproxy_py.control.segments import Segment
 from haproxy_py.control.slots import OutOfSlotsError, Slots
+from haproxy_py.discovery.found import FoundInstance
 from haproxy_py.node_red.admin_surface import build_gate_rules
 from haproxy_py.table import InstanceEntry, ReplicaEntry, Table
 
@@ -26,7 +25,7 @@ ReplicaKey = tuple[str, str]
 
 
 class TableError(Exception):
-    """The configuration is valid, but no table can be made from it. The text says why."""
+    """No table can be made from what was configured and found. The text says why."""
 
 
 class TableBuilder:
@@ -36,12 +35,13 @@ class TableBuilder:
         self.instances: Slots[str] = Slots(range(1, counters.MAX_INSTANCES), _InstanceBlocks(segments), clock)
         self.replicas: Slots[ReplicaKey] = Slots(range(counters.MAX_REPLICAS), _ReplicaBlocks(segments), clock)
         self._version = 0
+        self._made: dict[str, tuple[FoundInstance, InstanceEntry]] = {}  # the instances of the last table
 
-    def build(self, config: Config) -> Table:
+    def build(self, found: Sequence[FoundInstance]) -> Table:
         """The next table. Raises TableError, and then nothing has changed."""
-        static = {instance.name: _list_static(instance) for instance in config.instances}
-        keys = [(name, replica.name) for name, replicas in static.items() for replica in replicas]
-        self._check_room(config, keys)
+        names = [one.settings.name for one in found]
+        keys = [(one.settings.name, replica.name) for one in found for replica in one.replicas]
+        _check_room(len(names), len(keys))
         try:
             replica_slots = self.replicas.assign(keys)
         except OutOfSlotsError:
@@ -49,53 +49,41 @@ class TableBuilder:
                 "no counter slots are free until the connections to replicas that left have ended"
             ) from None
         # Cannot fail, so it comes second: an instance that left is never busy and gives way.
-        instance_slots = self.instances.assign(static)
+        instance_slots = self.instances.assign(names)
         self._version += 1
-        return Table(
-            version=self._version,
-            instances=tuple(
-                _make_instance(instance, instance_slots[instance.name], static[instance.name], replica_slots)
-                for instance in config.instances
-            ),
-        )
+        self._made = {
+            one.settings.name: self._make(one, instance_slots[one.settings.name], replica_slots) for one in found
+        }
+        return Table(self._version, tuple(entry for _, entry in self._made.values()))
 
-    def _check_room(self, config: Config, keys: Sequence[ReplicaKey]) -> None:
-        if len(config.instances) >= counters.MAX_INSTANCES:
-            raise TableError(
-                f"{len(config.instances)} instances, but at most {counters.MAX_INSTANCES - 1} are possible"
-            )
-        if len(keys) > counters.MAX_REPLICAS:
-            raise TableError(f"{len(keys)} replicas in all, but at most {counters.MAX_REPLICAS} are possible")
+    def _make(
+        self, found: FoundInstance, slot: int, slots: Mapping[ReplicaKey, int]
+    ) -> tuple[FoundInstance, InstanceEntry]:
+        """The entry of an instance; the one of the last table if it would be the same.
 
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A replica as discovery reports it."""
-
-    name: str
-    host: str
-    port: int
+        Slots stay with their names from one table to the next, so the same finding means the same slots.
+        """
+        before = self._made.get(found.settings.name)
+        if before is not None and before[0] == found:
+            return before
+        return found, _make_instance(found, slot, slots)
 
 
-def _list_static(instance: Instance) -> list[_Found]:
-    """Sorted by name, each once."""
-    found = {_name_static(host, port): _Found(_name_static(host, port), host, port) for host, port in instance.static}
-    return [found[name] for name in sorted(found)]
+def _check_room(instances: int, replicas: int) -> None:
+    if instances >= counters.MAX_INSTANCES:
+        raise TableError(f"{instances} instances, but at most {counters.MAX_INSTANCES - 1} are possible")
+    if replicas > counters.MAX_REPLICAS:
+        raise TableError(f"{replicas} replicas in all, but at most {counters.MAX_REPLICAS} are possible")
 
 
-def _name_static(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _make_instance(
-    instance: Instance, slot: int, found: Sequence[_Found], slots: dict[ReplicaKey, int]
-) -> InstanceEntry:
-    ids = choose_ids([replica.name for replica in found])
+def _make_instance(found: FoundInstance, slot: int, slots: Mapping[ReplicaKey, int]) -> InstanceEntry:
+    instance = found.settings
+    ids = choose_ids([replica.name for replica in found.replicas])
     return InstanceEntry(
         name=instance.name,
         slot=slot,
         hosts=instance.hosts,
-        ha=instance.ha,
+        ha=found.ha,
         replicas=tuple(
             ReplicaEntry(
                 name=replica.name,
@@ -104,8 +92,9 @@ def _make_instance(
                 host=replica.host,
                 port=replica.port,
                 slot=slots[instance.name, replica.name],
+                state=replica.state,
             )
-            for replica in found
+            for replica in found.replicas
         ),
         policy=instance.balance.policy,
         affinity=instance.balance.affinity,
@@ -115,6 +104,7 @@ def _make_instance(
         timeouts=instance.timeouts,
         limits=instance.limits,
         trusted_proxies=instance.trusted_proxies,
+        discovered=found.discovered,
     )
 
 

@@ -76,6 +76,9 @@ class Orders(Protocol):
     def list_replica_slots(self) -> list[int]:
         """Slots of replicas whose gauges may not be zero."""
 
+    def note_applied(self) -> None:
+        """A worker has put a table into force."""
+
 
 class WorkerProcess(asyncio.Protocol):
     """One spawned process and its channel."""
@@ -133,9 +136,13 @@ class WorkerProcess(asyncio.Protocol):
 
     def send(self, message: channel.Message) -> None:
         """Hand over a message; if nobody reads them, end the process."""
+        self.write(channel.encode(message))
+
+    def write(self, encoded: bytes) -> None:
+        """Hand over a message that is encoded already."""
         if self._transport is None or self._transport.is_closing():
             return
-        self._transport.write(channel.encode(message))
+        self._transport.write(encoded)
         if self._transport.get_write_buffer_size() > MAX_UNREAD:
             self._log.error(f"{self} does not read its messages; it is killed")
             self.kill()
@@ -218,6 +225,11 @@ class Worker:
         if self.process is not None:
             self.process.send(message)
 
+    def write(self, encoded: bytes) -> None:
+        """As `send`, for a message that goes to all workers and is encoded once."""
+        if self.process is not None:
+            self.process.write(encoded)
+
     def leave(self, drain: channel.Drain) -> None:
         """Finish: what is ready drains, what is starting is told when it is ready."""
         self._duty = Duty.LEAVE
@@ -280,10 +292,12 @@ class Worker:
             case channel.Ready():
                 self._was_ever_ready = True
                 self._log.info(f"{process} accepts connections")
+                self._orders.note_applied()
                 if drain := self._orders.make_drain():
                     process.send(drain)
             case channel.Applied(version):
                 self._log.debug(f"{process}: table {version} is in force")
+                self._orders.note_applied()
 
 
 def _describe_status(status: int) -> str:

@@ -7,23 +7,19 @@ enters the table and go ten minutes after its last activity (DRN-4).
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.metadata import version
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from haproxy_py import __version__, counters
 from haproxy_py.ops import totals
+from haproxy_py.ops.discovery_metrics import collect_discovery
+from haproxy_py.ops.families import accumulate, counter, gauge, histogram
 from haproxy_py.ops.view import View
 from haproxy_py.reasons import REASONS
 
-PREFIX = "haproxy_py_"
 STATES = ("ready", "draining", "ejected", "unhealthy")
 REPLICA = ("instance", "replica")
 
@@ -48,20 +44,21 @@ class Scrape(Collector):
         yield from self._collect_replica_histograms()
         yield from self._collect_replica_values()
         yield self._collect_replica_states()
+        yield from collect_discovery(self._view.discovery)
 
     def _collect_process(self) -> Iterator[Metric]:
         view = self._view
-        build = _gauge("build_info", "Always 1; what runs.", ("version", "python", "uvloop"))
+        build = gauge("build_info", "Always 1; what runs.", ("version", "python", "uvloop"))
         build.add_metric((__version__, platform.python_version(), version("uvloop")), 1)
         yield build
-        workers = _gauge("workers", "Worker processes: how many are wanted, how many accept connections.", ("state",))
+        workers = gauge("workers", "Worker processes: how many are wanted, how many accept connections.", ("state",))
         workers.add_metric(("configured",), len(view.workers))
         workers.add_metric(("ready",), sum(worker.ready for worker in view.workers))
         yield workers
-        restarts = _counter("worker_restarts_total", "Worker processes that ended unexpectedly and were replaced.")
+        restarts = counter("worker_restarts_total", "Worker processes that ended unexpectedly and were replaced.")
         restarts.add_metric((), sum(worker.restarts for worker in view.workers))
         yield restarts
-        connections = _gauge("client_connections", "Client connections open now.")
+        connections = gauge("client_connections", "Client connections open now.")
         connections.add_metric((), totals.sum_cell(view.segments, counters.WORKER_CLIENT_CONNECTIONS))
         yield connections
         for name, text, cell in (
@@ -77,17 +74,17 @@ class Scrape(Collector):
                 counters.WORKER_ACCEPT_PAUSES,
             ),
         ):
-            family = _counter(name, text)
+            family = counter(name, text)
             family.add_metric((), totals.sum_cell(view.segments, cell))
             yield family
-        retries = _counter("retries_total", "Requests sent to another replica, or not for want of budget.", ("reason",))
+        retries = counter("retries_total", "Requests sent to another replica, or not for want of budget.", ("reason",))
         for index, reason in enumerate(counters.RETRIES):
             retries.add_metric((reason,), totals.sum_cell(view.segments, counters.WORKER_RETRIES + index))
         yield retries
 
     def _collect_instances(self) -> Iterator[Metric]:
-        denied = _counter("gate_denied_total", "Requests refused by the gate, by rule.", ("instance", "rule"))
-        replies = _counter(
+        denied = counter("gate_denied_total", "Requests refused by the gate, by rule.", ("instance", "rule"))
+        replies = counter(
             "proxy_replies_total", "Exchanges that the proxy itself ended, by reason.", ("instance", "code", "reason")
         )
         for name, slot in self._view.instances:
@@ -103,9 +100,7 @@ class Scrape(Collector):
         yield replies
 
     def _collect_replica_requests(self) -> Iterator[Metric]:
-        requests = _counter(
-            "replica_requests_total", "Exchanges answered by the replica.", (*REPLICA, "code", "method")
-        )
+        requests = counter("replica_requests_total", "Exchanges answered by the replica.", (*REPLICA, "code", "method"))
         for replica in self._view.replicas:
             for code, method, number in totals.read_requests(self._view.segments, replica.slot):
                 requests.add_metric((replica.instance, replica.replica, str(code), method), number)
@@ -124,25 +119,27 @@ class Scrape(Collector):
                 counters.REPLICA_CONNECT_DURATION,
             ),
         ):
-            family = HistogramMetricFamily(PREFIX + name, text, labels=REPLICA)
+            family = histogram(name, text, REPLICA)
             for replica in self._view.replicas:
-                histogram = totals.read_histogram(self._view.segments, replica.slot, offset)
+                found = totals.read_histogram(self._view.segments, replica.slot, offset)
                 family.add_metric(
-                    (replica.instance, replica.replica), _accumulate(histogram.counts), sum_value=histogram.sum
+                    (replica.instance, replica.replica),
+                    accumulate(found.counts, counters.DURATION_BUCKETS),
+                    sum_value=found.sum,
                 )
             yield family
 
     def _collect_replica_values(self) -> Iterator[Metric]:
-        active = _gauge("replica_active_requests", "Exchanges running on the replica now.", REPLICA)
-        tunnels = _gauge("replica_active_tunnels", "Tunnels (WebSocket and other) open to the replica now.", REPLICA)
-        idle = _gauge("replica_idle_connections", "Connections to the replica waiting for use.", REPLICA)
-        ejections = _counter(
+        active = gauge("replica_active_requests", "Exchanges running on the replica now.", REPLICA)
+        tunnels = gauge("replica_active_tunnels", "Tunnels (WebSocket and other) open to the replica now.", REPLICA)
+        idle = gauge("replica_idle_connections", "Connections to the replica waiting for use.", REPLICA)
+        ejections = counter(
             "replica_ejections_total", "Times that a worker began to pass the replica over for its failures.", REPLICA
         )
-        total = _counter("replica_tunnels_total", "Tunnels opened to the replica.", REPLICA)
-        received = _counter("replica_received_bytes_total", "Bytes received from the replica.", REPLICA)
-        sent = _counter("replica_sent_bytes_total", "Bytes sent to the replica.", REPLICA)
-        connections = _counter(
+        total = counter("replica_tunnels_total", "Tunnels opened to the replica.", REPLICA)
+        received = counter("replica_received_bytes_total", "Bytes received from the replica.", REPLICA)
+        sent = counter("replica_sent_bytes_total", "Bytes sent to the replica.", REPLICA)
+        connections = counter(
             "replica_connections_total",
             "Connections to the replica: opened, reused, found unusable while idle (stale), failed to open.",
             (*REPLICA, "outcome"),
@@ -162,7 +159,7 @@ class Scrape(Collector):
         yield from (active, tunnels, idle, ejections, total, received, sent, connections)
 
     def _collect_replica_states(self) -> Metric:
-        states = _gauge(
+        states = gauge(
             "replica_state",
             "1 for the state that the replica is in; ejected while any worker passes it over for its failures.",
             (*REPLICA, "state"),
@@ -174,22 +171,3 @@ class Scrape(Collector):
                 for state in STATES:
                     states.add_metric((replica.instance, replica.replica, state), state == now)
         return states
-
-
-def _gauge(name: str, text: str, labels: Sequence[str] = ()) -> GaugeMetricFamily:
-    return GaugeMetricFamily(PREFIX + name, text, labels=labels)
-
-
-def _counter(name: str, text: str, labels: Sequence[str] = ()) -> CounterMetricFamily:
-    return CounterMetricFamily(PREFIX + name, text, labels=labels)
-
-
-def _accumulate(counts: Sequence[int]) -> list[tuple[str, float]]:
-    """Prometheus wants every bucket to contain the ones below it."""
-    bounds = [str(bound) for bound in counters.DURATION_BUCKETS] + ["+Inf"]
-    buckets: list[tuple[str, float]] = []
-    total = 0
-    for bound, count in zip(bounds, counts, strict=True):
-        total += count
-        buckets.append((bound, total))
-    return buckets

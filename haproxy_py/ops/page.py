@@ -88,6 +88,21 @@ const WORKER = [
   ["restarts", w => w.restarts, "number"], ["table", w => w.table_version, "number"],
 ];
 
+const FOLLOWED = [
+  ["collection", f => f.kind], ["namespace", f => f.namespace], ["cluster", f => f.cluster || "own"],
+  ["state", f => f.failure ? mark("failing", "bad") : f.listed ? mark("followed", "good") : mark("not read yet", "warn")],
+  ["objects", f => f.objects, "number"],
+  ["last event", f => f.seconds_since_event === null ? "-" : span(Math.round(f.seconds_since_event)) + " ago"],
+];
+
+function drawDiscovery(discovery) {
+  if (!discovery.followed.length) return [];
+  const parts = [element("h2", "Kubernetes"), table(FOLLOWED, discovery.followed)];
+  for (const feed of discovery.followed) if (feed.failure) parts.push(element("p", feed.failure, "bad"));
+  for (const complaint of discovery.complaints) parts.push(element("p", complaint, "warn"));
+  return parts;
+}
+
 function draw(status) {
   const parts = [], summary = element("p");
   if (status.draining) summary.append(mark("draining", "warn"));
@@ -105,8 +120,9 @@ function draw(status) {
       "not in High Availability mode, editor open") + " \\u00b7 " + instance.policy + ", affinity " +
       instance.affinity + " \\u00b7 " + instance.gate_denied + " requests refused by the gate", "note"));
     if (instance.replicas.length) parts.push(table(REPLICA, instance.replicas));
-    else parts.push(element("p", "no replica", "bad"));
+    else parts.push(element("p", instance.discovered ? "no replica" : "replicas are not known yet", "bad"));
   }
+  parts.push(...drawDiscovery(status.discovery));
   parts.push(element("h2", "Workers"), table(WORKER, status.workers));
   document.getElementById("status").replaceChildren(...parts);
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from haproxy_py import __version__, counters
+from haproxy_py.discovery.view import DiscoveryView
 from haproxy_py.ops import totals
 from haproxy_py.ops.view import View
 from haproxy_py.table import InstanceEntry, ReplicaEntry
@@ -39,6 +40,29 @@ def describe_status(view: View) -> dict[str, Any]:
             for worker in view.workers
         ],
         "instances": [_describe_instance(view, instance) for instance in view.table.instances],
+        "discovery": _describe_discovery(view.discovery),
+    }
+
+
+def _describe_discovery(discovery: DiscoveryView) -> dict[str, Any]:
+    return {
+        "complaints": list(discovery.complaints),
+        "followed": [
+            {
+                "kind": feed.kind,
+                "namespace": feed.namespace,
+                "cluster": feed.cluster,
+                "listed": feed.listed,
+                "objects": feed.objects,
+                "seconds_since_event": None if feed.silence is None else round(feed.silence, 3),
+                "failure": feed.failure,
+            }
+            for feed in discovery.feeds
+        ],
+        "endpoints": [
+            {"instance": count.instance, "ready": count.ready, "draining": count.draining, "unready": count.unready}
+            for count in discovery.counts
+        ],
     }
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from haproxy_py.discovery.view import DiscoveryView
 from haproxy_py.table import Table
 
 
@@ -49,6 +50,8 @@ class View:
     instances: tuple[tuple[str, int], ...]  # name and slot of every instance that has counters, slot 0 included
     replicas: tuple[ReplicaSeries, ...]
     segments: Sequence[memoryview[int]]  # cells of one worker each
+    waiting_for: tuple[str, ...] = ()  # what must be found before the first traffic
+    discovery: DiscoveryView = field(default_factory=DiscoveryView)
 
     def explain_not_ready(self) -> list[str]:
         """Why no traffic should be sent here; empty when it should."""
@@ -59,6 +62,7 @@ class View:
             reasons.append("no table is in force yet")
         if not any(worker.ready for worker in self.workers):
             reasons.append("no worker accepts connections")
+        reasons += self.waiting_for
         return reasons
 
 

@@ -39,6 +39,23 @@ def test_the_summary_counts_what_is_too_much_to_name(file: Path, capsys: pytest.
     assert "r9:80, and 20 more)" in summary
 
 
+def test_the_summary_says_what_is_followed_on_kubernetes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = "instances_from: {kubernetes: {namespaces: [a, b], selector: tier=prod}}"
+    file.write_text(write(ha="auto", replicas="kubernetes: {service: nr, namespace: a, port: http}", top=more))
+    assert main(["check", str(file)]) == 0
+    assert (
+        "serve 1 instance: one for any host, in HA mode if its Service says so, over endpointslices (port http) of "
+        "Service a/nr by round-robin; and every Service that tier=prod selects in a, b. On SIGTERM"
+    ) in capsys.readouterr().out
+
+
+def test_instances_may_all_be_followed_on_kubernetes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text("listen: [{address: '127.0.0.1:8080'}]\ninstances_from: {kubernetes: {}}\n")
+    assert main(["check", str(file)]) == 0
+    expected = "and serve every Service that haproxy-py.dev/instance selects in the own namespace. On SIGTERM"
+    assert expected in capsys.readouterr().out
+
+
 def test_ten_mistakes_give_ten_lines_on_standard_error_and_exit_code_2(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,6 +22,8 @@ from haproxy_py.certificates import Certificate
 from haproxy_py.config import Config
 from haproxy_py.control.segments import Segment
 from haproxy_py.control.tables import TableBuilder
+from haproxy_py.discovery.found import find_static
+from haproxy_py.table import Table
 from haproxy_py.worker import Worker
 from tests.proxy_process import describe_instance
 from tests.wire.scripted import WITHIN, Wire, eventually, open_wire
@@ -94,7 +96,7 @@ class InnerWorker:
                         self._certificate,
                     ),
                 ),
-                table=self._builder.build(self._parse(self._instances)),
+                table=self._build(self._instances),
                 via="haproxy_py-test",
                 access_log=self._has_log,
             )
@@ -144,7 +146,7 @@ class InnerWorker:
 
     async def publish(self, *instances: Mapping[str, Any]) -> None:
         """A new table; returns when it is in force."""
-        table = self._builder.build(self._parse(instances))
+        table = self._build(instances)
         await self._say(channel.Publish(table))
         await eventually(
             lambda: any(
@@ -192,6 +194,9 @@ class InnerWorker:
 
     def _cell(self, at: int) -> int:
         return self._segment.cells[at]
+
+    def _build(self, instances: Sequence[Mapping[str, Any]]) -> Table:
+        return self._builder.build([find_static(instance) for instance in self._parse(instances).instances])
 
     def _parse(self, instances: Sequence[Mapping[str, Any]]) -> Config:
         config = {"listen": [{"address": "127.0.0.1:1"}], "instances": list(instances)}

@@ -1,0 +1,66 @@
+"""What is different between two findings of one instance: counted for metrics, and in words for the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from haproxy_py.discovery.found import FoundInstance
+from haproxy_py.table import ReplicaState
+
+SHOWN = 5
+"""Names that a line of the log holds before it only counts."""
+
+
+def list_changes(before: FoundInstance | None, after: FoundInstance) -> list[str]:
+    """One word of `records.CHANGES` for each replica that is different."""
+    old = {replica.name: replica for replica in before.replicas} if before else {}
+    new = {replica.name: replica for replica in after.replicas}
+    changes = ["added" for name in new if name not in old]
+    changes += ["removed" for name in old if name not in new]
+    changes += ["state" for name in new if name in old and new[name] != old[name]]
+    return changes
+
+
+def describe_change(before: FoundInstance | None, after: FoundInstance) -> Iterator[tuple[str, str]]:
+    """Level and text of what an operator should read."""
+    name = after.settings.name
+    if before is None and after.settings.kubernetes is not None:
+        hosts = ", ".join(after.settings.hosts[:SHOWN]) or "any host"
+        yield "info", f"instance {name} for {hosts} is served"
+    if after.settings.ha is None and (before is None or before.ha != after.ha):
+        mode = (
+            "on, the editor and the admin API are closed" if after.ha else "off, the editor and the admin API are open"
+        )
+        yield "info", f"instance {name}: HA mode is {mode}"
+    if not after.discovered:
+        return
+    if before is not None and before.discovered and before.replicas == after.replicas:
+        return
+    yield from _describe_replicas(before, after)
+
+
+def _describe_replicas(before: FoundInstance | None, after: FoundInstance) -> Iterator[tuple[str, str]]:
+    name = after.settings.name
+    old = {replica.name: replica for replica in before.replicas} if before else {}
+    new = {replica.name: replica for replica in after.replicas}
+    ready = sum(replica.state is ReplicaState.READY for replica in after.replicas)
+    parts = [
+        _enumerate("new", [one for one in new if one not in old]),
+        _enumerate("gone", [one for one in old if one not in new]),
+        _enumerate("changed", [one for one in new if one in old and new[one] != old[one]]),
+    ]
+    detail = "; ".join(part for part in parts if part)
+    text = f"instance {name}: {ready} ready, {len(new) - ready} draining" + (f" ({detail})" if detail else "")
+    if not new:
+        yield "warning", f"{text}: it has no replica, and its requests are answered 503 no_replica until it has one"
+    elif not ready:
+        yield "warning", f"{text}: none is ready, so those that are ending get new requests too"
+    else:
+        yield "info", text
+
+
+def _enumerate(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{what}: {', '.join(sorted(names)[:SHOWN])}{rest}"

@@ -1,0 +1,39 @@
+"""What discovery finds: the instances of one moment, each with its replicas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from haproxy_py.config import Instance
+from haproxy_py.config_values import spell_address
+from haproxy_py.table import ReplicaState
+
+
+@dataclass(frozen=True, slots=True)
+class FoundReplica:
+    """One copy of an instance that can be given work."""
+
+    name: str  # of the pod; host:port where there is no pod
+    host: str  # IP address, or a host name of a static replica
+    port: int
+    state: ReplicaState = ReplicaState.READY
+
+
+@dataclass(frozen=True, slots=True)
+class FoundInstance:
+    """One instance as it is now."""
+
+    settings: Instance
+    ha: bool  # where the settings say auto: what the Service says; True as long as nothing is known
+    replicas: tuple[FoundReplica, ...]  # sorted by name, each name once
+    discovered: bool = True  # False: the source of the replicas has not answered yet
+
+
+def find_static(instance: Instance) -> FoundInstance:
+    """An instance whose replicas stand in the configuration."""
+    replicas = {spell_address(host, port): (host, port) for host, port in instance.static}
+    return FoundInstance(
+        settings=instance,
+        ha=instance.ha is not False,
+        replicas=tuple(FoundReplica(name, *replicas[name]) for name in sorted(replicas)),
+    )
