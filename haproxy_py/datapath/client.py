@@ -56,6 +56,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
     BODY_TIMEOUT,
     BODY_TOO_LARGE,
     CLIENT_STALLED,
+    CONNECT_FAILED,
     CONNECT_TIMEOUT,
     DISCOVERY_PENDING,
     GATE_DENIED,
@@ -681,6 +682,8 @@ class ClientConnection(Exchange):
     @cython.cfunc
     def dial_failed(self, reason: cython.int):
         """No replica could be connected to."""
+        if reason == CONNECT_FAILED and self.instance.winding_down:
+            reason = NO_REPLICA  # the last ones have ended, and their table has not come yet
         self.dial = None
         self.refuse(reason, 0)
         self.go_on()

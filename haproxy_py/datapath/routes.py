@@ -13,6 +13,7 @@ from cython.cimports.haproxy_py.datapath.gate import Gate
 from cython.cimports.haproxy_py.datapath.pool import Replica
 
 from haproxy_py import counters as layout
+from haproxy_py.config import Limits, Timeouts
 from haproxy_py.networks import Networks
 from haproxy_py.table import ReplicaState
 
@@ -38,6 +39,7 @@ class Instance:
         self.gate = Gate(entry.gate)
         self.trusted = Networks(entry.trusted_proxies) if entry.trusted_proxies else None
         self.replicas = [replica for replica in replicas if not replica.draining] or replicas
+        self.winding_down = len(replicas) > 0 and all(replica.draining for replica in replicas)
         self.by_token = {replica.token: replica for replica in replicas}  # a draining one keeps its own clients
         self.counts = counters.block(layout.instance_at(entry.slot))
         self.max_line = limits.request_line
@@ -106,8 +108,8 @@ class Routes:
         for key, replica in known.items():
             if key not in kept:
                 replica.retire()
-        timeouts = [entry.timeouts for entry in table.instances]
-        limits = [entry.limits for entry in table.instances]
+        timeouts = [entry.timeouts for entry in table.instances] or [Timeouts()]
+        limits = [entry.limits for entry in table.instances] or [Limits()]
         self.max_line = max(limit.request_line for limit in limits)
         self.max_head = max(limit.request_head for limit in limits)
         self.max_lines = max(limit.request_fields for limit in limits)

@@ -54,10 +54,7 @@ MAX_LAG = 300.0
 """Seconds. A change that seems older was made long before this proxy came to know of it, or the clocks disagree."""
 
 NO_INSTANCE = "(no instance)"
-"""Stands in the table where there is nothing else: the data path needs an instance. No configuration can use the name."""
-
-NO_HOST = "no-instance.invalid"
-"""A host that no request has (RFC 2606 section 2)."""
+"""Stands for those that are not known yet, so that their requests are told to come again. No configuration can use the name."""
 
 
 class Discovery:
@@ -147,7 +144,7 @@ class Discovery:
     # --- finding ---
 
     def find(self, config: Config) -> tuple[FoundInstance, ...]:
-        """Every instance of this configuration with the replicas of now; never empty."""
+        """Every instance of this configuration with the replicas of now."""
         self._complaints = {}
         grouped = {key: _group(feed) for key, feed in self._feeds.items() if key.kind != SERVICES}
         selected, is_complete = self._select(config)
@@ -157,9 +154,7 @@ class Discovery:
         self._merged = {service: merged for service, merged in self._merged.items() if service in kept}
         self._last_ha = {one.settings.name: one.ha for one in found}
         if not is_complete and all(instance.hosts for instance in instances):
-            found.append(_stand_in(()))
-        elif not found:
-            found.append(_stand_in((NO_HOST,)))
+            found.append(FoundInstance(Instance(NO_INSTANCE, (), ha=True), True, (), discovered=False))
         return self._share_room(found)
 
     def _select(self, config: Config) -> tuple[Selected, bool]:
@@ -338,10 +333,6 @@ def _group(feed: Feed) -> dict[str, tuple[Slices, ...]]:
     for _, thing in sorted(feed.reflector.objects.items()):
         grouped.setdefault(thing.service, []).append(thing)
     return {service: tuple(things) for service, things in grouped.items()}
-
-
-def _stand_in(hosts: tuple[str, ...]) -> FoundInstance:
-    return FoundInstance(Instance(NO_INSTANCE, hosts, ha=True), True, (), discovered=bool(hosts))
 
 
 def _say_waiting(feed: FeedView) -> str:

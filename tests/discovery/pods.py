@@ -46,7 +46,6 @@ class Pods:
         self._server = server
         self._service = service
         self._namespace = namespace
-        self.closing = (0.0, 0.0)  # monotonic seconds: from the last SIGTERM until the endpoint of that pod was gone
         self._number = 0
         self._written: dict[str, Thing] = {}
 
@@ -103,14 +102,12 @@ class Pods:
             pod.terminating = True
         self._write()
         time.sleep(PRE_STOP)
-        began = time.monotonic()
         for pod in ending:
             pod.process.terminate()
         for pod in ending:
             pod.process.wait(STOP_WITHIN)
             del self.running[pod.name]
         self._write()
-        self.closing = (began, time.monotonic())
 
     def kill(self, name: str) -> None:
         """The process dies; nobody tells the API server."""

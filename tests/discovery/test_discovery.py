@@ -12,7 +12,7 @@ from haproxy_py import counters
 from haproxy_py.config import Cluster, Config, Instance, InstancesFrom, KubernetesSelector, KubernetesService
 from haproxy_py.discovery import discovery as module
 from haproxy_py.discovery.api import Collection, Event
-from haproxy_py.discovery.discovery import NO_HOST, NO_INSTANCE, Discovery
+from haproxy_py.discovery.discovery import NO_INSTANCE, Discovery
 from haproxy_py.discovery.found import FoundInstance
 from haproxy_py.discovery.reflector import Change
 from tests.discovery.things import Thing, make_endpoint, make_service, make_slice
@@ -121,7 +121,7 @@ async def test_closing_leaves_no_task_and_no_connection() -> None:
     assert [api.is_closed for api in FakeApi.made] == [True]
 
 
-async def test_services_without_any_leave_an_instance_that_no_request_has() -> None:
+async def test_services_without_any_leave_no_instance_once_that_is_known() -> None:
     follower = Follower(make_config(source=True))
     (pending,) = follower.discovery.find(follower.config)
     assert (pending.settings.name, pending.settings.hosts, pending.discovered) == (NO_INSTANCE, (), False)
@@ -129,8 +129,7 @@ async def test_services_without_any_leave_an_instance_that_no_request_has() -> N
     await follower.wait()
     while not follower.discovery.is_complete():
         await follower.wait()
-    (found,) = follower.discovery.find(follower.config)
-    assert (found.settings.hosts, found.discovered) == ((NO_HOST,), True)
+    assert follower.discovery.find(follower.config) == ()
     await follower.discovery.close()
 
 

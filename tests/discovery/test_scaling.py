@@ -43,7 +43,6 @@ def test_scaling_2_10_1_0_3_loses_no_request(api: ApiServer, tmp_path: Path) -> 
 
             began_ending = time.monotonic()
             pods.scale(0)
-            last_closed = pods.closing
             proxy.wait_for_log("it has no replica")
             load.run_for(20)
             assert proxy.is_ready(), "an empty set is an answer, not a reason to take the proxy away"
@@ -55,12 +54,8 @@ def test_scaling_2_10_1_0_3_loses_no_request(api: ApiServer, tmp_path: Path) -> 
             assert_even(load, pods)
 
             failures = load.list_failures()
-            assert {(one.status, one.detail) for one in failures} >= {(503, "no_replica")}
+            assert {(one.status, one.detail) for one in failures} == {(503, "no_replica")}
             assert all(began_ending <= one.began <= refilled for one in failures)
-            # The last pod is asked as long as its endpoint says that it serves, and refuses once it has its SIGTERM.
-            others = [one for one in failures if one.detail != "no_replica"]
-            assert {(one.status, one.detail) for one in others} <= {(502, "connect_failed")}
-            assert all(last_closed[0] - 0.5 <= one.began <= last_closed[1] + 0.5 for one in others)
 
 
 def test_replacing_every_replica_loses_no_request(api: ApiServer, tmp_path: Path) -> None:
