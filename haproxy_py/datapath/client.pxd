@@ -38,6 +38,7 @@ cdef class ClientConnection(Exchange):
     cdef void start_body_deadline(self)
     cdef void watch_taking(self)
     cdef bint is_taking(self)
+    cdef bint is_replayable(self, Head head, Py_ssize_t size) noexcept
     cdef void dial_replica(self, list pending, Py_ssize_t size)
     cdef void count_retry(self, int reason) noexcept
     cdef Replica choose_other(self, list tried)

@@ -484,19 +484,17 @@ class ClientConnection(Exchange):
         context: Context = self.context
         writer: Writer = context.writer
         connection: ReplicaConnection
-        # KAL-5: what must not be sent twice goes out only on a connection that was used a moment ago.
-        may_wait: cython.bint = self.body.complete and (
-            head.method_label == 0 or head.method_label == 1 or 3 <= head.method_label <= 4 or head.method_label == 6
-        )
-        if size <= (REPLAYABLE if may_wait else SMALL_BODY):
+        replayable: cython.bint = self.is_replayable(head, size)
+        if replayable or size <= SMALL_BODY:
             writer.put(piece, size)
             size = 0
         writer.check()
-        if may_wait and size == 0:  # RTY-9
+        if replayable:
             self.kept = writer.take()
         context.retries.count_exchange(context.clock.now)
         self.attempts = 1
-        connection = self.replica.take_idle(_ANY_AGE if may_wait else context.clock.now - _YOUNG)
+        # KAL-5: what must not be sent twice goes out only on a connection that was used a moment ago.
+        connection = self.replica.take_idle(_ANY_AGE if replayable else context.clock.now - _YOUNG)
         if connection is not None:
             self.replica.counts[_REUSED] += 1
             self.reused = True
@@ -510,6 +508,17 @@ class ClientConnection(Exchange):
         if self.stage == BODY:
             self.divert_rest()
             self.update_reading()
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def is_replayable(self, head: Head, size: cython.Py_ssize_t) -> cython.bint:
+        """RTY-9: whether the request may be sent twice, with a body that is small enough to be kept."""
+        label: cython.int = head.method_label
+        if not (label == 0 or label == 1 or 3 <= label <= 4 or label == 6):  # GET, HEAD, PUT, DELETE, OPTIONS
+            return False
+        if self.body.complete:
+            return size <= REPLAYABLE
+        return self.body.kind == BY_LENGTH and self.body.total <= REPLAYABLE
 
     @cython.cfunc
     def dial_replica(self, pending: list, size: cython.Py_ssize_t) -> cython.void:
@@ -542,6 +551,8 @@ class ClientConnection(Exchange):
             rewritten = self.body.rewritten()
             piece = PyBytes_AS_STRING(rewritten)
             piece_size = PyBytes_GET_SIZE(rewritten)
+        if self.kept is not None:
+            self.kept += piece[:piece_size]
         upstream = self.upstream
         if upstream is not None:
             upstream.send(piece, piece_size, cython.NULL, 0)
@@ -656,8 +667,10 @@ class ClientConnection(Exchange):
         self.reused = False
         self.release_replica()
         self.go_to(replica)
-        self.dial_replica([kept], 0)
+        self.dial_replica([kept], PyBytes_GET_SIZE(kept))
         self.choose_deadline()
+        if self.stage == BODY:
+            self.update_reading()
         return True
 
     @cython.cfunc

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.discovery.api_server import ApiServer
-from tests.discovery.load import Load
 from tests.discovery.pods import Pods
 from tests.discovery.watcher import Watcher, describe_kubernetes
+from tests.load import Load
 
 HOUR = 3600
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.discovery.api_server import ApiServer
-from tests.discovery.load import Load
 from tests.discovery.pods import Pods
 from tests.discovery.things import make_endpoint, make_service, make_slice
 from tests.discovery.watcher import Watcher
+from tests.load import Load
 
 LABELS = {"haproxy-py.dev/instance": "yes"}
 

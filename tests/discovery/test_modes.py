@@ -11,10 +11,10 @@ import pytest
 
 from tests.discovery.api_server import ApiServer
 from tests.discovery.cluster import AnyCluster
-from tests.discovery.load import Load
 from tests.discovery.pods import Pods
 from tests.discovery.things import make_endpoint, make_port, make_service, make_slice
 from tests.discovery.watcher import Watcher, describe_kubernetes
+from tests.load import Load
 
 
 def make_endpoints(*addresses: str, ready: bool = True) -> dict[str, Any]:

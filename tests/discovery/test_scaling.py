@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.discovery.api_server import ApiServer
-from tests.discovery.load import Load
 from tests.discovery.pods import Pods
 from tests.discovery.things import make_endpoint, make_port, make_slice
 from tests.discovery.watcher import Watcher, describe_kubernetes
+from tests.load import Load
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -165,6 +165,36 @@ async def test_bodies_are_kept_up_to_64_kib(size: int, status: int) -> None:
         assert await ask_both(worker, "PUT", bytes(size)) == [200, status]
 
 
+@pytest.mark.parametrize("when", ["before the replica dies", "after"])
+async def test_body_that_comes_later_is_sent_again_as_far_as_it_came(when: str) -> None:
+    read = asyncio.Event()
+
+    async def dies(wire: Wire, number: int) -> None:
+        await wire.read_head()
+        if when == "before the replica dies":
+            await wire.reader.readexactly(500)
+        read.set()
+        wire.finish()
+
+    async def take(wire: Wire, number: int) -> None:
+        while True:
+            await wire.read_head()
+            assert await wire.reader.readexactly(1000) == BODY
+            wire.send(OK)
+
+    async with ScriptedReplica(dies) as one, ScriptedReplica(take) as two, InnerWorker([one.url, two.url]) as worker:
+        for _ in range(2):
+            async with await worker.open() as client:
+                client.send(make_request("PUT", BODY)[:-1000])
+                await asyncio.sleep(0.02)
+                client.send(BODY[:500])
+                await asyncio.sleep(0.1)
+                client.send(BODY[500:])
+                assert (await client.read_answer())[0] == 200
+        assert read.is_set()
+        assert count_retries(worker) == {"new_closed": 1}
+
+
 async def test_budget_keeps_retries_from_becoming_the_outage() -> None:
     """Three in ten seconds, and one of five exchanges."""
     async with (

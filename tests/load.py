@@ -18,6 +18,7 @@ BODY = b'{"temperature": 21.5}'
 
 @dataclass(frozen=True)
 class Result:
+    method: str
     began: float  # monotonic seconds
     took: float
     status: int  # 0: no answer
@@ -79,7 +80,7 @@ class Load:
             data = answer.read()
             found = json.loads(data) if answer.headers.get_content_type() == "application/json" else {}
             detail = str(found.get("reason", "")) if answer.status != 200 else ""
-            return Result(began, time.monotonic() - began, answer.status, str(found.get("replica", "")), detail)
+            return Result(method, began, time.monotonic() - began, answer.status, str(found.get("replica", "")), detail)
         except (OSError, http.client.HTTPException, ValueError) as error:
             connection.close()
-            return Result(began, time.monotonic() - began, 0, "", repr(error))
+            return Result(method, began, time.monotonic() - began, 0, "", repr(error))
