@@ -81,6 +81,8 @@ cdef class Exchange(ReplicaUser):
     cdef go_on(self)
     cdef linger(self)
     cdef bint closing_for_good(self)
+    cdef void choose_deadline(self)
+    cdef void update_reading(self)
     cdef tunnel_begins(self, Tunnel tunnel)
     # what connecting comes to
     cdef bint awaits(self, object dial)

@@ -426,6 +426,14 @@ class Exchange(ReplicaUser):
         raise AssertionError
 
     @cython.cfunc
+    def choose_deadline(self) -> cython.void:
+        raise AssertionError
+
+    @cython.cfunc
+    def update_reading(self) -> cython.void:
+        raise AssertionError
+
+    @cython.cfunc
     def tunnel_begins(self, tunnel: Tunnel):
         raise AssertionError
 

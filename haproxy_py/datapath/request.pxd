@@ -1,0 +1,27 @@
+from haproxy_py.datapath.exchange cimport Exchange
+from haproxy_py.datapath.heads cimport Head
+from haproxy_py.datapath.passage cimport Passage
+from haproxy_py.datapath.pool cimport Replica
+from haproxy_py.datapath.routes cimport Instance, Routes
+
+cdef class Request(Exchange):
+    # per connection
+    cdef bytes known_host  # as the last request spelled it, with the instance and the routes it led to
+    cdef Instance known_instance
+    cdef Routes known_routes
+
+    cdef int _verdict(self, Head head, Passage* passage) except? -1000
+    cdef int find_instance(self, Passage* passage)
+    cdef int judge(self, Head head, Passage* passage, Py_ssize_t head_size) except? -1000
+    cdef Replica find_wanted(self, Head head, Passage* passage, bint* sticky)
+    cdef int choose_replica(self, Head head, Passage* passage) except? -1000
+    cdef bytes find_authority(self)
+    cdef void divert_rest(self)
+    cdef void find_request_id(self, Head head, object trusted) noexcept
+    cdef void describe(self, Head head, Passage* passage)
+    cdef send_request(self, Head head, const char* piece, Py_ssize_t size)
+    cdef bint is_replayable(self, Head head, Py_ssize_t size) noexcept
+    cdef void dial_replica(self, list pending, Py_ssize_t size)
+    cdef void count_retry(self, int reason) noexcept
+    cdef Replica choose_other(self, list tried)
+    cdef void go_to(self, Replica replica)

@@ -1,0 +1,392 @@
+"""What becomes of a request whose head was read: its instance, the gate's verdict, its replica, and the way there.
+
+- A replica is chosen once per exchange. A second choice is made where nothing was sent (RTY-1), or where the request may be
+  repeated and its connection died without an octet of an answer (RTY-3, RTY-4).
+- What the data path asks of a request that it has not the octets of any more is kept: for the access log (`describe`), and to
+  send it again (`kept`).
+"""
+
+import os
+import socket
+
+import cython
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cython.cimports.haproxy_py.datapath.balance import by_cookie, choose, is_for_dashboard
+from cython.cimports.haproxy_py.datapath.context import Context
+from cython.cimports.haproxy_py.datapath.exchange import (
+    BODY,
+    Exchange,
+)
+from cython.cimports.haproxy_py.datapath.framing import BY_LENGTH
+from cython.cimports.haproxy_py.datapath.heads import (
+    COOKIE,
+    USER_AGENT,
+    X_REQUEST_ID,
+    FieldLine,
+    Head,
+)
+from cython.cimports.haproxy_py.datapath.limits import (
+    MAX_REQUEST_ID,
+    REPLAYABLE,
+    SMALL_BODY,
+)
+from cython.cimports.haproxy_py.datapath.passage import Passage
+from cython.cimports.haproxy_py.datapath.pool import Replica
+from cython.cimports.haproxy_py.datapath.reason import (
+    BAD_HOST,
+    BODY_TOO_LARGE,
+    CONNECT_FAILED,
+    CONNECT_TIMEOUT,
+    DISCOVERY_PENDING,
+    GATE_DENIED,
+    HEAD_TOO_LARGE,
+    NO_REPLICA,
+    REPLICAS_FULL,
+    RETRY_BUDGET,
+    TOO_MANY_FIELDS,
+    URI_TOO_LONG,
+)
+from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection
+from cython.cimports.haproxy_py.datapath.routes import AFFINITY_ALL, AFFINITY_NONE, Instance, Routes
+from cython.cimports.haproxy_py.datapath.writer import Writer
+from cython.cimports.libc.string import memcmp, memcpy
+
+from haproxy_py import counters as layout
+from haproxy_py.datapath.dial import Dial
+
+_METHODS = cython.declare(tuple, tuple(method.encode("ascii") for method in layout.METHODS))
+_OTHER_METHOD = cython.declare(cython.int, layout.METHODS.index("other"))
+_GATE_DENIED = cython.declare(cython.int, layout.INSTANCE_GATE_DENIED)
+_REUSED = cython.declare(cython.int, layout.REPLICA_CONNECTIONS_REUSED)
+_RETRIES = cython.declare(cython.int, layout.WORKER_RETRIES)
+_RETRY_FAILED = cython.declare(cython.int, layout.RETRIES.index("connect_failed"))
+_RETRY_TIMEOUT = cython.declare(cython.int, layout.RETRIES.index("connect_timeout"))
+_RETRY_REUSED = cython.declare(cython.int, layout.RETRIES.index("reused_closed"))
+_RETRY_NEW = cython.declare(cython.int, layout.RETRIES.index("new_closed"))
+_RETRY_BUDGET = cython.declare(cython.int, layout.RETRIES.index("over_budget"))
+_YOUNG = cython.declare(cython.double, 1.0)  # KAL-5: seconds idle; younger ones serve any request
+_ANY_AGE = cython.declare(cython.double, -1.0)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def _is_request_id(at: cython.p_const_char, size: cython.int) -> cython.bint:
+    """FWD-13: what may be taken over from a trusted proxy."""
+    index: cython.int
+    octet: cython.uchar
+    if not 1 <= size <= MAX_REQUEST_ID:
+        return False
+    for index in range(size):
+        octet = at[index]
+        if not (
+            48 <= octet <= 57 or 65 <= octet <= 90 or 97 <= octet <= 122 or octet == 46 or octet == 95 or octet == 45
+        ):
+            return False
+    return True
+
+
+@cython.cclass
+class Request(Exchange):
+    """The requesting half of a client's connection, without the reading."""
+
+    # --- which instance, and whether it may pass ---
+
+    @cython.cfunc
+    def find_instance(self, passage: cython.pointer(Passage)) -> cython.int:
+        """The instance of the request's host. 0, or -(reason + 1)."""
+        routes: Routes = self.context.routes
+        known: bytes = self.known_host
+        if (
+            known is not None
+            and self.known_routes is routes
+            and PyBytes_GET_SIZE(known) == passage.name_size
+            and memcmp(PyBytes_AS_STRING(known), passage.host, passage.name_size) == 0
+        ):
+            self.instance = self.known_instance
+            return 0
+        known = passage.host[: passage.name_size]
+        self.instance = routes.find(known.lower())
+        if self.instance is None:
+            return -(BAD_HOST + 1)
+        self.known_host = known
+        self.known_routes = routes
+        self.known_instance = self.instance
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1000, check=True)
+    def judge(self, head: Head, passage: cython.pointer(Passage), head_size: cython.Py_ssize_t) -> cython.int:
+        """The instance's own limits, and its gate. 0, or -(reason + 1)."""
+        instance: Instance = self.instance
+        verdict: cython.int
+        if head.line_size > instance.max_line:
+            return -(URI_TOO_LONG + 1)
+        if head_size - head.skipped > instance.max_head:
+            return -(HEAD_TOO_LARGE + 1)
+        if head.count > instance.max_lines:
+            return -(TOO_MANY_FIELDS + 1)
+        if instance.max_body > 0 and self.body.total > instance.max_body:
+            return -(BODY_TOO_LARGE + 1)
+        if instance.ha:
+            verdict = self._verdict(head, passage)
+            if verdict >= 0:
+                instance.counts[_GATE_DENIED + verdict] += 1
+                return -(GATE_DENIED + 1)
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1000, check=True)
+    def _verdict(self, head: Head, passage: cython.pointer(Passage)) -> cython.int:
+        method: bytes = (
+            head.method[: head.method_size] if head.method_label == _OTHER_METHOD else _METHODS[head.method_label]
+        )
+        if passage.needs_slash:
+            return self.instance.gate.judge(b"/", 1, method)
+        return self.instance.gate.judge(passage.path, passage.judged_size, method)
+
+    # --- which replica ---
+
+    @cython.cfunc
+    def find_wanted(self, head: Head, passage: cython.pointer(Passage), sticky: cython.pointer(cython.bint)) -> Replica:
+        """The replica that this request should go to if it can: by its cookie, or the one that serves the editor."""
+        instance: Instance = self.instance
+        index: cython.int
+        line: cython.pointer(FieldLine)
+        wanted: Replica = None
+        if instance.affinity != AFFINITY_NONE and (
+            instance.affinity == AFFINITY_ALL or is_for_dashboard(passage.path, passage.judged_size)
+        ):
+            sticky[0] = True
+            if head.seen[COOKIE]:
+                for index in range(head.first[COOKIE], head.count):
+                    line = cython.address(head.lines[index])
+                    if line.kind == COOKIE and wanted is None:
+                        wanted = by_cookie(instance, line.value, line.value_size)
+            return wanted
+        # Without HA mode the editor is open; all its traffic keeps to one replica, or it would show a mixture.
+        if not instance.ha and len(instance.replicas) > 1 and self._verdict(head, passage) >= 0:
+            return instance.replicas[0]
+        return None
+
+    @cython.cfunc
+    @cython.exceptval(-1000, check=True)
+    def choose_replica(self, head: Head, passage: cython.pointer(Passage)) -> cython.int:
+        """Take a replica for the exchange. 0, or -(reason + 1)."""
+        instance: Instance = self.instance
+        sticky: cython.bint = False
+        wanted: Replica = self.find_wanted(head, passage, cython.address(sticky))
+        replica: Replica = choose(instance, wanted, None, sticky, self.context.random(), self.context.clock.now)
+        if replica is None:
+            if not instance.discovered:
+                return -(DISCOVERY_PENDING + 1)
+            return -(REPLICAS_FULL + 1) if instance.replicas else -(NO_REPLICA + 1)
+        self.sticky = sticky
+        self.sets_cookie = sticky and replica is not wanted
+        self.take_replica(replica)
+        return 0
+
+    @cython.cfunc
+    def choose_other(self, tried: list) -> Replica:
+        """A second choice. It takes no turn from others, or every request could meet the same dead replica first."""
+        instance: Instance = self.instance
+        turn: cython.uint = instance.turn
+        sticky_turn: cython.uint = instance.sticky_turn
+        replica: Replica = choose(instance, None, tried, self.sticky, self.context.random(), self.context.clock.now)
+        instance.turn = turn
+        instance.sticky_turn = sticky_turn
+        return replica
+
+    @cython.cfunc
+    def go_to(self, replica: Replica) -> cython.void:
+        """Take another replica than the first choice."""
+        self.attempts += 1
+        self.sets_cookie = self.sticky
+        self.take_replica(replica)
+
+    # --- what the replica is told of it ---
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def find_request_id(self, head: Head, trusted: object) -> cython.void:
+        """The client's own, if a trusted proxy sent one that is valid; else a new one (FWD-13)."""
+        line: cython.pointer(FieldLine)
+        if trusted is not None and head.seen[X_REQUEST_ID] == 1:
+            line = cython.address(head.lines[head.first[X_REQUEST_ID]])
+            if _is_request_id(line.value, line.value_size):
+                memcpy(self.request_id, line.value, line.value_size)
+                self.request_id_size = line.value_size
+                return
+        self.draw_request_id()
+
+    @cython.cfunc
+    def find_authority(self) -> bytes:
+        """Address and port that the client connected to (REQ-15)."""
+        with socket.socket(fileno=os.dup(self.stream.fd)) as own:
+            name: tuple = own.getsockname()
+        host: str = name[0].partition("%")[0]  # an IPv6 zone means nothing elsewhere
+        return (f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}").encode("ascii")
+
+    @cython.cfunc
+    def describe(self, head: Head, passage: cython.pointer(Passage)) -> cython.void:
+        """Keep for the access log what is gone when the line is written. No query: it may hold secrets."""
+        agent: bytes = b""
+        target: bytes
+        if head.seen[USER_AGENT]:
+            agent = head.lines[head.first[USER_AGENT]].value[: head.lines[head.first[USER_AGENT]].value_size]
+        if passage != cython.NULL:
+            target = b"/" if passage.needs_slash else passage.path[: passage.judged_size]
+            host: bytes = passage.host[: passage.host_size]
+        else:
+            target = head.target[: head.target_size].partition(b"?")[0]
+            host = b""
+        self.described = (head.method[: head.method_size], target, host, agent)
+
+    # --- sending it ---
+
+    @cython.cfunc
+    def send_request(self, head: Head, piece: cython.p_const_char, size: cython.Py_ssize_t):
+        """Send the head that the writer holds, and a piece of the body, on a pooled connection; or connect first."""
+        context: Context = self.context
+        writer: Writer = context.writer
+        connection: ReplicaConnection
+        replayable: cython.bint = self.is_replayable(head, size)
+        if replayable or size <= SMALL_BODY:
+            writer.put(piece, size)
+            size = 0
+        writer.check()
+        if replayable:
+            self.kept = writer.take()
+        context.retries.count_exchange(context.clock.now)
+        self.attempts = 1
+        # KAL-5: what must not be sent twice goes out only on a connection that was used a moment ago.
+        connection = self.replica.take_idle(_ANY_AGE if replayable else context.clock.now - _YOUNG)
+        if connection is not None:
+            self.replica.counts[_REUSED] += 1
+            self.reused = True
+            self.attach(connection)
+            connection.send(writer.space, writer.used, piece, size)
+            if self.body.complete:
+                connection.request_is_complete()
+        else:
+            self.dial_replica([writer.take() if self.kept is None else self.kept, piece[:size]], size)
+        self.choose_deadline()
+        if self.stage == BODY:
+            self.divert_rest()
+            self.update_reading()
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def is_replayable(self, head: Head, size: cython.Py_ssize_t) -> cython.bint:
+        """RTY-9: whether the request may be sent twice, with a body that is small enough to be kept."""
+        label: cython.int = head.method_label
+        if not (label == 0 or label == 1 or 3 <= label <= 4 or label == 6):  # GET, HEAD, PUT, DELETE, OPTIONS
+            return False
+        if self.body.complete:
+            return size <= REPLAYABLE
+        return self.body.kind == BY_LENGTH and self.body.total <= REPLAYABLE
+
+    @cython.cfunc
+    def divert_rest(self) -> cython.void:
+        """Let the rest of a body go past this process if it has a length, once there is a connection for it."""
+        upstream: ReplicaConnection = self.upstream
+        if upstream is not None:
+            self.stream.divert(upstream.stream, self.body.remaining if self.body.kind == BY_LENGTH else 0)
+
+    # --- connecting, as a `Dial` sees it ---
+
+    @cython.cfunc
+    def dial_replica(self, pending: list, size: cython.Py_ssize_t) -> cython.void:
+        """Connect to the replica; then send `pending`, of which `size` octets count as waiting."""
+        dial: object = Dial(self.context, self, self.instance, self.replica)
+        self.pending = pending
+        self.pending_size = size
+        self.dial = dial
+        dial.begin()
+
+    @cython.cfunc
+    def awaits(self, dial: object) -> cython.bint:
+        """Whether the exchange that it connects for still goes on."""
+        return self.dial is dial
+
+    @cython.cfunc
+    def change_replica(self, tried: list, reason: cython.int) -> Replica:
+        """Connecting to a replica failed and nothing was sent: the next one, or None (RTY-1)."""
+        replica: Replica
+        self.release_replica()
+        if self.attempts >= self.instance.max_attempts:
+            return None
+        replica = self.choose_other(tried)
+        if replica is None:
+            return None
+        self.count_retry(_RETRY_TIMEOUT if reason == CONNECT_TIMEOUT else _RETRY_FAILED)
+        self.go_to(replica)
+        return replica
+
+    @cython.cfunc
+    def dialled(self, connection: ReplicaConnection, seconds: cython.double):
+        """The connection stands: send what has come of the request."""
+        piece: bytes
+        pending: list = self.pending
+        self.dial = None
+        self.connect_seconds = seconds
+        self.pending = None
+        self.pending_size = 0
+        self.attach(connection)
+        for piece in pending:
+            connection.send(PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece), cython.NULL, 0)
+        if self.body.complete:
+            connection.request_is_complete()
+        else:
+            self.divert_rest()
+        self.choose_deadline()
+        self.update_reading()
+
+    @cython.cfunc
+    def dial_failed(self, reason: cython.int):
+        """No replica could be connected to."""
+        if reason == CONNECT_FAILED and self.instance.winding_down:
+            reason = NO_REPLICA  # the last ones have ended, and their table has not come yet
+        self.dial = None
+        self.refuse(reason, 0)
+        self.go_on()
+
+    # --- sending a second time ---
+
+    @cython.cfunc
+    def try_again(self, connection: ReplicaConnection) -> cython.bint:
+        """The connection died before any octet of an answer: send the request once more, on a new connection.
+
+        To another replica if there is one (RTY-4); to the same only if the connection had been kept, because then it was most
+        likely closed for being idle (RTY-3).
+        """
+        context: Context = self.context
+        kept: bytes = self.kept
+        replica: Replica
+        self.kept = None  # once
+        if kept is None:
+            return False
+        replica = self.choose_other([self.replica])
+        if replica is None:
+            if not self.reused or self.replica.gone:
+                return False
+            replica = self.replica
+        if not context.retries.take(context.clock.now):
+            self.count_retry(_RETRY_BUDGET)
+            self.refuse(RETRY_BUDGET, 0)
+            self.go_on()
+            return True
+        self.count_retry(_RETRY_REUSED if self.reused else _RETRY_NEW)
+        self.reused = False
+        self.release_replica()
+        self.go_to(replica)
+        self.dial_replica([kept], PyBytes_GET_SIZE(kept))
+        self.choose_deadline()
+        if self.stage == BODY:
+            self.update_reading()
+        return True
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def count_retry(self, reason: cython.int) -> cython.void:
+        self.context.counts[_RETRIES + reason] += 1
