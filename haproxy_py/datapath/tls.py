@@ -145,10 +145,13 @@ class TlsStream(Stream):
         if self.shaking or self.notified or self.fd < 0 or self.closing:
             return
         self.notified = True
+        # It would read on, up to the other side's close_notify, and take data for an error that ends all reading.
+        unread: bytes = self.incoming.read()
         try:
             self.tls.unwrap()
-        except ssl.SSLError:  # it wants to read the other side's, which nobody waits for
+        except ssl.SSLError:  # it has nothing to read
             pass
+        self.incoming.write(unread)
         self.send_records()
 
     @cython.cfunc
