@@ -228,6 +228,7 @@ class Stream(Watched):
                 self.poller.visit_again(self)
         else:
             self.fail(errno)
+            self.gone()  # at once: whatever else is ready must not take this connection for a good one (RTY-2)
 
     # --- octets that nobody here needs to see ---
 
