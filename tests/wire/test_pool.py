@@ -183,6 +183,22 @@ async def test_connection_in_doubt_is_not_used_again(answer: bytes) -> None:
         assert worker.count_replica(REUSED) == 0
 
 
+async def test_connection_that_ends_with_its_answer_is_not_used_for_what_was_sent_ahead() -> None:
+    async def script(wire: Wire, number: int) -> None:
+        await wire.read_head()
+        with socket.socket(fileno=os.dup(wire.writer.get_extra_info("socket").fileno())) as own:
+            own.send(OK)
+            own.shutdown(socket.SHUT_WR)  # both are there when the worker looks
+        await wire.reader.read()
+
+    async with ScriptedReplica(script) as replica, InnerWorker([replica.url]) as worker, await worker.open() as client:
+        client.send(GET * 5)
+        for _ in range(5):
+            assert (await client.read_answer())[0] == 200
+        assert replica.accepted == 5
+        assert worker.list_replies() == {}
+
+
 async def test_idle_connection_that_is_reset_when_a_request_comes_is_not_used_for_it() -> None:
     """RTY-2: both are found ready at the same moment, the reset first."""
     loop = asyncio.get_running_loop()
