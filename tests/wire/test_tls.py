@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import shutil
 import socket
 import ssl
+import time
+from types import TracebackType
+from typing import Self
 
 import pytest
 import trustme
@@ -255,6 +261,69 @@ async def test_tunnel_goes_on_the_other_way_over_tls_when_the_replica_has_ended(
         takes.set()
         await eventually(lambda: got == size)
         wire.finish()
+
+
+class KeyUpdater:
+    """OpenSSL's own client, which asks for new keys. An async context manager; it has shaken hands inside."""
+
+    def __init__(self, port: int, *options: str) -> None:
+        self._arguments = ("openssl", "s_client", "-connect", f"127.0.0.1:{port}", *options)
+        self._process: asyncio.subprocess.Process
+
+    async def __aenter__(self) -> Self:
+        assert shutil.which("openssl"), "the openssl command is missing. On Debian: apt-get install openssl"
+        source, self._keys = os.pipe()
+        self._process = await asyncio.create_subprocess_exec(
+            *self._arguments,
+            stdin=source,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        os.close(source)
+        await self.wait_for(b"Verify return code")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.communicate()
+        os.close(self._keys)
+
+    def ask(self) -> None:
+        """One KeyUpdate that wants one in return."""
+        os.write(self._keys, b"K\n")
+
+    async def wait_for(self, text: bytes) -> None:
+        """Until it says so."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(WITHIN):
+            while line := await self._process.stdout.readline():
+                if text in line:
+                    return
+        raise AssertionError("the connection has ended")
+
+
+async def test_answers_to_new_keys_do_not_pile_up(certificate: Certificate) -> None:
+    """RFC 8446 section 4.6.3; there is nothing else that they could be sent with."""
+    async with InnerWorker([NOBODY], certificate=certificate) as worker, KeyUpdater(worker.port, "-msg") as client:
+        for asked in range(4):
+            client.ask()
+            await client.wait_for(b">>> TLS 1.3, Handshake [length 0005], KeyUpdate")
+            if asked > 0:  # OpenSSL answers when it is asked for more
+                await client.wait_for(b"<<< TLS 1.3, Handshake [length 0005], KeyUpdate")
+
+
+async def test_client_that_wants_nothing_but_new_keys_is_cut_off(certificate: Certificate) -> None:
+    async with (
+        InnerWorker([NOBODY], certificate=certificate, timeouts={"client_head": "60s"}) as worker,
+        KeyUpdater(worker.port) as client,
+    ):
+        for _ in range(1000):
+            client.ask()
+            time.sleep(0.001)  # noqa: ASYNC251 - the worker, which lives in this process, finds all of them at once
+        await eventually(lambda: not worker.context.clients)
 
 
 async def test_tunnel_over_tls(certificate: Certificate, context: ssl.SSLContext) -> None:
