@@ -664,7 +664,10 @@ class ClientConnection(Exchange):
     def finish_lingering(self) -> cython.void:
         self.stage = CLOSING
         self.stop_deadline()
-        self.stream.abort()
+        if self.stream.waits() > 0:
+            self.reset()  # FRM-11: the answer is cut
+        else:
+            self.stream.abort()
 
     @cython.cfunc
     def close(self) -> cython.void:
