@@ -10,7 +10,6 @@ sends the head on; `take_body` sends on the body as it comes. Everything about t
 - A client that has sent FIN still gets the answers to what it asked (CON-11).
 """
 
-import os
 import socket
 
 import cython
@@ -443,8 +442,11 @@ class ClientConnection(Exchange):
     @cython.cfunc
     def find_authority(self) -> bytes:
         """Address and port that the client connected to (REQ-15)."""
-        with socket.socket(fileno=os.dup(self.stream.fd)) as own:
-            name: tuple = own.getsockname()
+        borrowed: object = socket.socket(fileno=self.stream.fd)
+        try:
+            name: tuple = borrowed.getsockname()
+        finally:
+            borrowed.detach()  # it stays the stream's
         host: str = name[0].partition("%")[0]  # an IPv6 zone means nothing elsewhere
         return (f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}").encode("ascii")
 
@@ -641,7 +643,10 @@ class ClientConnection(Exchange):
             return
         if data is not None:
             self.held = None
-            self.take_input(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            try:
+                self.take_input(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            except Exception as problem:  # whoever called this, often a replica's connection, has no part in it
+                self.context.poller.report(self.stream, problem)
             self.update_reading()
         elif self.half_closed:
             self.close()
