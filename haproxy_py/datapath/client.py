@@ -380,7 +380,10 @@ class ClientConnection(Request):
             return
         if data is not None:
             self.held = None
-            self.take_input(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            try:
+                self.take_input(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            except Exception as problem:  # whoever called this, often a replica's connection, has no part in it
+                self.context.poller.report(self.stream, problem)
             self.update_reading()
         elif self.half_closed:
             self.close()
@@ -403,7 +406,10 @@ class ClientConnection(Request):
     def finish_lingering(self) -> cython.void:
         self.stage = CLOSING
         self.stop_deadline()
-        self.stream.abort()
+        if self.stream.waits() > 0:
+            self.reset()  # FRM-11: the answer is cut
+        else:
+            self.stream.abort()
 
     @cython.cfunc
     def close(self) -> cython.void:

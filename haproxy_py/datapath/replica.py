@@ -147,12 +147,12 @@ class ReplicaConnection(Pooled):
 
     @cython.cfunc
     def body_moved(self, reusable: cython.bint):
-        """A piece of the answer's body went on; `reusable`: nothing came behind it."""
+        """A piece of the answer's body went on; `reusable`: nothing was read behind it."""
         user: ReplicaUser = self.user
         if self.phase != ANSWERING:
             return  # the client went away while it was written to
         if self.body.complete:
-            self.finish(reusable)
+            self.finish(reusable and not self.stream.has_more())
             return
         self.choose_deadline()
         user.divert_answer(self)

@@ -6,7 +6,6 @@
   send it again (`kept`).
 """
 
-import os
 import socket
 
 import cython
@@ -222,8 +221,11 @@ class Request(Exchange):
     @cython.cfunc
     def find_authority(self) -> bytes:
         """Address and port that the client connected to (REQ-15)."""
-        with socket.socket(fileno=os.dup(self.stream.fd)) as own:
-            name: tuple = own.getsockname()
+        borrowed: object = socket.socket(fileno=self.stream.fd)
+        try:
+            name: tuple = borrowed.getsockname()
+        finally:
+            borrowed.detach()  # it stays the stream's
         host: str = name[0].partition("%")[0]  # an IPv6 zone means nothing elsewhere
         return (f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}").encode("ascii")
 

@@ -67,6 +67,7 @@ cdef extern from "<sys/socket.h>" nogil:
         SO_LINGER
         SHUT_WR
         MSG_NOSIGNAL
+        MSG_PEEK
 
 cdef extern from "<netinet/in.h>" nogil:
     struct in_addr:

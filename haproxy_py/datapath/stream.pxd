@@ -58,6 +58,7 @@ cdef class Stream(Watched):
     cdef block(self)
     cdef empty_pipe(self)
     cdef bint is_plain(self) noexcept
+    cdef bint has_more(self) noexcept
     cdef Py_ssize_t waits(self) noexcept
     cdef deliver(self, Py_ssize_t size)
     cdef void fail(self, int problem)

@@ -23,6 +23,7 @@ from cython.cimports.haproxy_py.datapath.sockets import (
     EPOLLRDHUP,
     IPPROTO_TCP,
     MSG_NOSIGNAL,
+    MSG_PEEK,
     SHUT_WR,
     SO_ERROR,
     SO_LINGER,
@@ -228,6 +229,16 @@ class Stream(Watched):
                 self.poller.visit_again(self)
         else:
             self.fail(errno)
+            self.gone()  # at once: whatever else is ready must not take this connection for a good one (RTY-2)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def has_more(self) -> cython.bint:
+        """Whether something stands behind what was received: octets, the end or an error."""
+        octet: cython.char
+        if not self.readable:
+            return False
+        return recv(self.fd, cython.address(octet), 1, MSG_PEEK) >= 0 or errno != EAGAIN
 
     # --- octets that nobody here needs to see ---
 

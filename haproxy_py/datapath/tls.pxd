@@ -11,6 +11,7 @@ cdef class TlsStream(Stream):
 
     cdef shake(self)
     cdef decrypt(self)
+    cdef take_records(self)
     cdef void encrypt(self, const char* data, Py_ssize_t size)
     cdef void send_records(self)
     cdef void notify(self)

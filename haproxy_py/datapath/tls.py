@@ -60,6 +60,19 @@ class TlsStream(Stream):
             self.decrypt()
 
     @cython.cfunc
+    def decrypt(self):
+        """Pass on what has come; send what OpenSSL answers by itself, such as new keys to new keys."""
+        answers: cython.Py_ssize_t
+        self.take_records()
+        answers = self.outgoing.pending
+        if answers == 0 or self.fd < 0:
+            return
+        if answers > _RECORD:  # hundreds of them: it costs much and serves nothing
+            self.fail(EPROTO)
+        elif self.waits() == 0:  # else with what is sent next, so that little waits for a client that takes nothing
+            self.send_records()
+
+    @cython.cfunc
     def shake(self):
         """One step of the handshake."""
         try:
@@ -74,7 +87,7 @@ class TlsStream(Stream):
             self.send_records()
 
     @cython.cfunc
-    def decrypt(self):
+    def take_records(self):
         """Pass on the records that are complete, as long as the user wants them."""
         user: StreamUser
         size: cython.Py_ssize_t
@@ -145,10 +158,13 @@ class TlsStream(Stream):
         if self.shaking or self.notified or self.fd < 0 or self.closing:
             return
         self.notified = True
+        # It would read on, up to the other side's close_notify, and take data for an error that ends all reading.
+        unread: bytes = self.incoming.read()
         try:
             self.tls.unwrap()
-        except ssl.SSLError:  # it wants to read the other side's, which nobody waits for
+        except ssl.SSLError:  # it has nothing to read
             pass
+        self.incoming.write(unread)
         self.send_records()
 
     @cython.cfunc

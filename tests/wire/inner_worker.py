@@ -77,6 +77,11 @@ class InnerWorker:
     def notices(self) -> list[channel.Notice]:
         return [message for message in self._messages if isinstance(message, channel.Notice)]
 
+    def take_mistakes(self) -> list[Any]:
+        """The mistakes of ours that a test has provoked; any other fails it."""
+        mistakes, self._mistakes = self._mistakes, []
+        return mistakes
+
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda loop, details: self._mistakes.append(details))

@@ -126,6 +126,22 @@ async def test_replica_that_breaks_off_is_a_reset_for_the_client(how: str) -> No
         assert worker.list_replies() == {"upstream_closed": 1}
 
 
+async def test_octets_behind_an_answer_are_not_the_answer_to_the_next_request() -> None:
+    """CON-16, as for answers that are copied: the connection is in doubt, whatever waits in its socket."""
+
+    async def script(wire: Wire, number: int) -> None:
+        while True:
+            await answer_with(wire, MIB)
+            wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen")
+
+    async with ScriptedReplica(script) as replica, InnerWorker([replica.url]) as worker, await worker.open() as client:
+        client.send(GET * 3)
+        for _ in range(3):
+            await client.read_head()
+            assert await client.read(MIB) == make_octets(MIB)
+        assert replica.accepted == 3
+
+
 async def test_early_answer_ends_the_diversion() -> None:
     async def script(wire: Wire, number: int) -> None:
         await wire.read_head()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import struct
 import time
 
 import pytest
 
 from haproxy_py import counters
 from tests.wire.inner_worker import InnerWorker
-from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually, get_field
+from tests.wire.scripted import OK, WITHIN, ScriptedReplica, Wire, answer_each, eventually, get_field
 
 GET = b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n"
@@ -178,6 +181,47 @@ async def test_connection_in_doubt_is_not_used_again(answer: bytes) -> None:
         assert replica.accepted == 3
         assert worker.count_replica(IDLE) == 0
         assert worker.count_replica(REUSED) == 0
+
+
+async def test_connection_that_ends_with_its_answer_is_not_used_for_what_was_sent_ahead() -> None:
+    async def script(wire: Wire, number: int) -> None:
+        await wire.read_head()
+        with socket.socket(fileno=os.dup(wire.writer.get_extra_info("socket").fileno())) as own:
+            own.send(OK)
+            own.shutdown(socket.SHUT_WR)  # both are there when the worker looks
+        await wire.reader.read()
+
+    async with ScriptedReplica(script) as replica, InnerWorker([replica.url]) as worker, await worker.open() as client:
+        client.send(GET * 5)
+        for _ in range(5):
+            assert (await client.read_answer())[0] == 200
+        assert replica.accepted == 5
+        assert worker.list_replies() == {}
+
+
+async def test_idle_connection_that_is_reset_when_a_request_comes_is_not_used_for_it() -> None:
+    """RTY-2: both are found ready at the same moment, the reset first."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with InnerWorker([url]) as worker, await worker.open() as client:
+            fd = client.writer.get_extra_info("socket").fileno()
+            for _ in range(5):
+                os.write(fd, GET)
+                connection, _ = await asyncio.wait_for(loop.sock_accept(listener), WITHIN)
+                await loop.sock_recv(connection, 65536)
+                await loop.sock_sendall(connection, OK)
+                assert (await client.read_answer())[0] == 200
+                await eventually(lambda: worker.count_replica(IDLE) == 1)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()
+            os.write(fd, GET)
+            connection, _ = await asyncio.wait_for(loop.sock_accept(listener), WITHIN)
+            with connection:
+                await loop.sock_sendall(connection, OK)
+                assert (await client.read_answer())[0] == 200
+            assert worker.list_replies() == {}
 
 
 @pytest.mark.parametrize(

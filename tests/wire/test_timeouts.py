@@ -252,6 +252,40 @@ async def test_last_answer_may_be_taken_slowly() -> None:
         assert await client.read_rest() == b""
 
 
+async def test_early_answer_that_is_not_taken_in_time_is_a_reset() -> None:
+    """FRM-11: nothing else says that it is not whole."""
+
+    size = 0
+
+    async def answer_early(wire: Wire, number: int) -> None:
+        await wire.read_head()
+        wire.send(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(size))
+        await wire.writer.drain()
+        wire.finish()
+        await wire.reader.read()
+
+    while size < 5_000_000:  # until some of it waits in the worker and the rest in the kernel
+        size += 50_000
+        async with (
+            ScriptedReplica(answer_early) as replica,
+            InnerWorker([replica.url], timeouts={"linger": "300ms", "client_write": "300ms"}) as worker,
+            await worker.open(receive_buffer=4096) as client,
+        ):
+            client.writer.transport.pause_reading()
+            client.send(b"POST /x HTTP/1.0\r\nHost: test\r\nContent-Length: 100\r\n\r\n")
+            await eventually(lambda: worker.context.clients)
+            [connection] = worker.context.clients
+            await eventually(lambda: worker.count_answers(200) or not worker.context.clients)
+            if connection.stream.unsent == 0:
+                client.reset()
+                continue
+            await eventually(lambda: not worker.context.clients)
+            client.writer.transport.resume_reading()
+            assert await client.wait_end() == "reset"
+            return
+    raise AssertionError("the kernel took every answer")
+
+
 async def test_replica_that_cannot_be_reached_in_time_is_504() -> None:
     # Connections to a listening socket whose queue is full are neither accepted nor refused.
     import socket

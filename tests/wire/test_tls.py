@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import shutil
 import socket
 import ssl
+import time
+from types import TracebackType
+from typing import Self
 
 import pytest
 import trustme
@@ -54,6 +60,52 @@ async def open_tls(port: int, context: ssl.SSLContext, *, receive_buffer: int = 
     await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
     async with asyncio.timeout(WITHIN):
         return Wire(*await asyncio.open_connection(sock=sock, ssl=context, server_hostname="test"))
+
+
+class Records:
+    """A client that decides itself which records it sends together, and that goes on when it has read close_notify."""
+
+    def __init__(self, wire: Wire, context: ssl.SSLContext) -> None:
+        self.wire = wire
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="test")
+        self.ended = False  # by close_notify
+
+    async def shake(self) -> None:
+        while True:
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self.send()
+                self.incoming.write(await asyncio.wait_for(self.wire.reader.read(65536), WITHIN))
+            else:
+                return
+
+    def write(self, data: bytes) -> None:
+        """Sent with the next `send`."""
+        self.tls.write(data)
+
+    def send(self) -> None:
+        self.wire.send(self.outgoing.read())
+
+    async def read_until(self, end: bytes) -> bytes:
+        """What comes up to `end`, or up to close_notify."""
+        got = b""
+        while not got.endswith(end) or not end:
+            try:
+                data = self.tls.read(65536)
+            except ssl.SSLWantReadError:
+                data = await asyncio.wait_for(self.wire.reader.read(65536), WITHIN)
+                assert data, "the connection has ended without close_notify"
+                self.incoming.write(data)
+                continue
+            except ssl.SSLZeroReturnError:
+                data = b""
+            if not data:
+                self.ended = True
+                return got
+            got += data
+        return got
 
 
 async def echo(wire: Wire, number: int) -> None:
@@ -144,6 +196,134 @@ async def test_own_answers_arrive_before_the_connection_ends(certificate: Certif
             assert (await client.read_answer())[0] == 400
             assert await client.read_rest() == b""  # close_notify: the client knows that nothing is missing
         await eventually(lambda: worker.count_worker(counters.WORKER_CLIENT_CONNECTIONS) == 0)
+
+
+async def test_early_answer_lingers_while_records_of_the_body_are_there(
+    certificate: Certificate, context: ssl.SSLContext
+) -> None:
+    async with (
+        InnerWorker([NOBODY], certificate=certificate, timeouts={"linger": "1s"}) as worker,
+        await worker.open() as wire,
+    ):
+        client = Records(wire, context)
+        await client.shake()
+        client.write(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n")
+        for _ in range(10):
+            client.write(bytes(1000))
+        client.send()
+        assert (await client.read_until(b"")).startswith(b"HTTP/1.1 403 ")
+        assert client.ended
+        for _ in range(10):  # CON-9: it may go on sending, and must not be reset
+            client.write(bytes(1000))
+            client.send()
+            await asyncio.sleep(0.01)
+        assert worker.context.clients
+        wire.finish()
+        assert await wire.read_rest() == b""
+
+
+async def test_tunnel_goes_on_the_other_way_over_tls_when_the_replica_has_ended(
+    certificate: Certificate, context: ssl.SSLContext
+) -> None:
+    """WSK-10, also for records that are there already."""
+    size = 12 * MIB
+    ends, takes = asyncio.Event(), asyncio.Event()
+    got = 0
+
+    async def script(wire: Wire, number: int) -> None:
+        nonlocal got
+        await wire.read_head()
+        wire.send(SWITCH)
+        wire.writer.transport.pause_reading()
+        await ends.wait()
+        wire.finish()
+        await takes.wait()
+        wire.writer.transport.resume_reading()
+        while data := await wire.reader.read(65536):
+            got += len(data)
+
+    async with (
+        ScriptedReplica(script) as replica,
+        InnerWorker([replica.url], certificate=certificate) as worker,
+        await worker.open() as wire,
+    ):
+        client = Records(wire, context)
+        await client.shake()
+        client.write(HANDSHAKE)
+        client.send()
+        assert (await client.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        [tunnel] = worker.context.clients
+        client.write(bytes(size))
+        client.send()
+        await eventually(lambda: not tunnel.client.stream.reading)
+        ends.set()
+        await client.read_until(b"")
+        takes.set()
+        await eventually(lambda: got == size)
+        wire.finish()
+
+
+class KeyUpdater:
+    """OpenSSL's own client, which asks for new keys. An async context manager; it has shaken hands inside."""
+
+    def __init__(self, port: int, *options: str) -> None:
+        self._arguments = ("openssl", "s_client", "-connect", f"127.0.0.1:{port}", *options)
+        self._process: asyncio.subprocess.Process
+
+    async def __aenter__(self) -> Self:
+        assert shutil.which("openssl"), "the openssl command is missing. On Debian: apt-get install openssl"
+        source, self._keys = os.pipe()
+        self._process = await asyncio.create_subprocess_exec(
+            *self._arguments,
+            stdin=source,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        os.close(source)
+        await self.wait_for(b"Verify return code")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.communicate()
+        os.close(self._keys)
+
+    def ask(self) -> None:
+        """One KeyUpdate that wants one in return."""
+        os.write(self._keys, b"K\n")
+
+    async def wait_for(self, text: bytes) -> None:
+        """Until it says so."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(WITHIN):
+            while line := await self._process.stdout.readline():
+                if text in line:
+                    return
+        raise AssertionError("the connection has ended")
+
+
+async def test_answers_to_new_keys_do_not_pile_up(certificate: Certificate) -> None:
+    """RFC 8446 section 4.6.3; there is nothing else that they could be sent with."""
+    async with InnerWorker([NOBODY], certificate=certificate) as worker, KeyUpdater(worker.port, "-msg") as client:
+        for asked in range(4):
+            client.ask()
+            await client.wait_for(b">>> TLS 1.3, Handshake [length 0005], KeyUpdate")
+            if asked > 0:  # OpenSSL answers when it is asked for more
+                await client.wait_for(b"<<< TLS 1.3, Handshake [length 0005], KeyUpdate")
+
+
+async def test_client_that_wants_nothing_but_new_keys_is_cut_off(certificate: Certificate) -> None:
+    async with (
+        InnerWorker([NOBODY], certificate=certificate, timeouts={"client_head": "60s"}) as worker,
+        KeyUpdater(worker.port) as client,
+    ):
+        for _ in range(1000):
+            client.ask()
+            time.sleep(0.001)  # noqa: ASYNC251 - the worker, which lives in this process, finds all of them at once
+        await eventually(lambda: not worker.context.clients)
 
 
 async def test_tunnel_over_tls(certificate: Certificate, context: ssl.SSLContext) -> None:
