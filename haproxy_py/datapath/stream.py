@@ -426,7 +426,7 @@ class Stream(Watched):
             else:
                 memory = cython.cast(cython.p_char, malloc(needed + (needed >> 1)))
                 if memory == cython.NULL:
-                    self.write_failed(ENOMEM)
+                    self.fail(ENOMEM)  # later octets must not follow a hole
                     return
                 if self.unsent > 0:
                     memcpy(memory, self.waiting + self.start, self.unsent)

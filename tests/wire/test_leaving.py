@@ -9,7 +9,7 @@ import pytest
 from haproxy_py import counters
 from haproxy_py.datapath import dial
 from tests.wire.inner_worker import InnerWorker
-from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually
+from tests.wire.scripted import OK, WITHIN, ScriptedReplica, Wire, answer_each, eventually
 
 GET = b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nabc"
@@ -254,3 +254,20 @@ async def test_held_requests_are_used_after_a_failed_one() -> None:
         client.send(POST + b"defghij" + GET)
         assert (await client.read_answer())[0] == 502
         assert (await client.read_answer())[0] == 200
+
+
+async def test_reset_is_noticed_while_nothing_is_read_from_the_client() -> None:
+    async def take_nothing(wire: Wire, number: int) -> None:
+        wire.writer.transport.pause_reading()
+        await asyncio.sleep(WITHIN)
+
+    async with (
+        ScriptedReplica(take_nothing) as replica,
+        InnerWorker([replica.url]) as worker,
+        await worker.open() as client,
+    ):
+        client.send(b"POST /x HTTP/1.1\r\nHost: test\r\nContent-Length: 90000000\r\n\r\n" + bytes(30_000_000))
+        await eventually(lambda: any(not one.stream.reading for one in worker.context.clients))
+        client.reset()
+        await eventually(lambda: not worker.context.clients, 1)
+        assert worker.list_replies() == {"client_gone": 1}
