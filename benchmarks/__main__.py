@@ -142,7 +142,7 @@ class Plan:
             "scenarios": expect_closed(self.proxies, self.scenarios, self.extent),
             "latency": expect_latency(self.proxies, self.latency_scenarios, self.extent),
             "memory": memory.SECONDS * len(self.compared_in_memory),
-            "settings": flatness.expect(self.extent.latency_rounds, self.extent.seconds) if self.own else 0,
+            "settings": flatness.expect(self.extent.rounds, self.extent.seconds) if self.own else 0,
             "functions": micro.SECONDS,
         }
         starts = START * len(self.proxies) if "scenarios" in self.parts or "latency" in self.parts else 0
@@ -209,7 +209,7 @@ def measure_under_load(
         for proxy in planned.own:
             measure_flatness(
                 proxy, folder / "run" / "settings", replicas, cores, generators, results, progress,
-                planned.extent.latency_rounds, planned.extent.seconds,
+                planned.extent.rounds, planned.extent.seconds,
             )  # fmt: skip
 
 
