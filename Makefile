@@ -6,7 +6,7 @@ SOURCES := $(wildcard haproxy_py/datapath/*.py haproxy_py/datapath/*.pxd) pyproj
 
 SANITIZERS := -fsanitize=address,undefined
 
-.PHONY: help demo test test-kubernetes lint sanitize bench clean
+.PHONY: help demo test test-kubernetes chaos lint sanitize bench clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -30,6 +30,10 @@ test-kubernetes: $(VENV)/built  ## discovery and manifests, with helm, and on a 
 	tests/install --helm
 	$(RUN)/python -m pytest -m "helm or not helm" tests/discovery tests/manifests
 	@test -n "$$TEST_KUBECONFIG" || echo "TEST_KUBECONFIG is not set: no real cluster was used"
+
+chaos: $(VENV)/built  ## faults under load in their full length, with figures: half an hour
+	tests/install
+	CHAOS=full $(RUN)/python -m pytest tests/chaos
 
 lint: $(VENV)/built  ## formatting, style, types, import direction
 	$(RUN)/ruff format --check .
