@@ -19,9 +19,9 @@ from typing import Any
 import uvloop
 
 from haproxy_py import __version__, channel
-from haproxy_py.certificates import Certificate, CertificateError
+from haproxy_py.certificates import Certificate
 from haproxy_py.config import Config
-from haproxy_py.control.certificates import LOOK_EVERY, find_certificates
+from haproxy_py.control.certificates import LOOK_EVERY, CertificateError, find_certificates
 from haproxy_py.control.cpus import count_cpus
 from haproxy_py.control.limits import raise_file_limit, share_connections
 from haproxy_py.control.log import Log
