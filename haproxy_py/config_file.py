@@ -47,7 +47,7 @@ from haproxy_py.config_reader import (
 from haproxy_py.config_tree import MAX_BYTES, Mapping, Node, Scalar, describe, read_tree
 from haproxy_py.config_tree import Sequence as ListNode
 
-__all__ = ["ConfigError", "Place", "Problem", "from_flags", "load", "parse"]
+__all__ = ["ConfigError", "Place", "Problem", "from_flags", "load", "parse", "parse_data"]
 
 MAX_INSTANCES = counters.MAX_INSTANCES - 1
 """Slot 0 of the counters belongs to no instance."""
@@ -91,6 +91,11 @@ def load(path: str | Path) -> Config:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError((Problem(Place(source), f"cannot be read: {error.strerror or error}"),)) from error
+    return parse_data(data, source)
+
+
+def parse_data(data: bytes, source: str) -> Config:
+    """The configuration in what was read of a file, up to one byte more than it may have. Raises `ConfigError`."""
     if len(data) > MAX_BYTES:
         raise ConfigError((Problem(Place(source), f"the file is larger than {values.spell_size(MAX_BYTES)}"),))
     try:

@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from haproxy_py.certificates import CertificateError
 from haproxy_py.config import Config, Instance, KubernetesSelector
 from haproxy_py.config_file import ConfigError, load
 from haproxy_py.config_values import spell_address, spell_duration
-from haproxy_py.control.certificates import find_certificates
+from haproxy_py.control.certificates import CertificateError, find_certificates
 
 if TYPE_CHECKING:
     from haproxy_py.cli import Subparsers

@@ -1,7 +1,7 @@
 """The control process: opens the ports, keeps the workers alive, follows discovery, publishes tables, obeys signals.
 
 - SIGTERM or SIGINT drains (DRN-6 to DRN-12); a second one aborts; both end with exit status 0.
-- SIGHUP reads the configuration again; if anything is wrong with it, everything stays as it was.
+- SIGHUP and a changed file have the configuration read again; if anything is wrong with it, everything stays as it was.
 - Nothing here touches traffic. If this process dies, its workers see the end of their channels.
 """
 
@@ -18,15 +18,14 @@ from typing import Any
 
 import uvloop
 
-from haproxy_py import __version__, channel, config_file
-from haproxy_py.certificates import Certificate, CertificateError
+from haproxy_py import __version__, channel
+from haproxy_py.certificates import Certificate
 from haproxy_py.config import Config
-from haproxy_py.config_error import ConfigError
-from haproxy_py.control.certificates import LOOK_EVERY, find_certificates
+from haproxy_py.control.certificates import LOOK_EVERY, CertificateError, find_certificates
 from haproxy_py.control.cpus import count_cpus
 from haproxy_py.control.limits import raise_file_limit, share_connections
 from haproxy_py.control.log import Log
-from haproxy_py.control.reload import merge_reloaded
+from haproxy_py.control.reload import Reloader, ReloadError, merge_reloaded
 from haproxy_py.control.routing import Routing
 from haproxy_py.control.segments import Segment
 from haproxy_py.control.sockets import BindError, bind_alone, bind_workers, format_address, is_of_this_machine
@@ -45,7 +44,7 @@ KILL_AFTER_STOP = 1.0
 def supervise(config: Config, source: str | None) -> int:
     """Run the proxy until a signal ends it. The exit status: 0 ended by a signal, 1 could not start.
 
-    `source` is the file that SIGHUP reads again; None if the configuration came from elsewhere. Blocks. Must be called
+    `source` is the file that is read again; None if the configuration came from elsewhere. Blocks. Must be called
     on the main thread, because it owns the signals.
     """
     supervisor = Supervisor(config, source)
@@ -61,7 +60,6 @@ class Supervisor:
 
     def __init__(self, config: Config, source: str | None) -> None:
         self._config = config
-        self._source = source
         self._log = Log(config.log.level)
         self._began = time.monotonic()
         self._via = f"haproxy_py-{secrets.token_hex(4)}"
@@ -81,7 +79,7 @@ class Supervisor:
         self._drain_times: tuple[float, float] | None = None  # once draining: loop times of accept stop and deadline
         self._leaving = asyncio.Event()
         self._aborting = asyncio.Event()
-        self._hangup = asyncio.Event()
+        self._reloader = Reloader(config, source, self._apply, self._log)
 
     async def run(self) -> int:
         """From the first port to the last. The exit status."""
@@ -90,11 +88,11 @@ class Supervisor:
         # DRN-6: before any port is open, so that no signal is ever lost.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._obey_end, number)
-        loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
-        tasks = [asyncio.create_task(self._reload_forever())]
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
+        tasks: list[asyncio.Task[None]] = []
         try:
             await self._open()
-            tasks.append(asyncio.create_task(self._watch_certificates()))
+            tasks += [asyncio.create_task(self._reloader.run()), asyncio.create_task(self._watch_certificates())]
             return await self._serve()
         except (BindError, CertificateError, TableError, WorkerFailedError) as error:
             self._log.error(f"{error}; haproxy_py ends")
@@ -102,7 +100,7 @@ class Supervisor:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._routing.discovery.close()
             await self._port.close()
             self._close_sockets()
@@ -305,45 +303,21 @@ class Supervisor:
                     f"{files.setting}: the certificate in {files.certificate} has changed; new connections get it"
                 )
 
-    async def _reload_forever(self) -> None:
-        """One reload per SIGHUP; signals that arrive meanwhile count as one. Ends by being cancelled."""
-        while True:
-            await self._hangup.wait()
-            self._hangup.clear()
-            try:
-                await self._reload()
-            except Exception:  # a mistake of ours in reading a file must not end a proxy that carries traffic
-                self._log.error(f"SIGHUP: reloading failed, nothing was changed: {traceback.format_exc()}")
-
-    async def _reload(self) -> None:
-        if self._source is None:
-            self._log.warning("SIGHUP: there is no configuration file to read again; nothing was changed")
-            return
-        try:
-            read = await asyncio.to_thread(config_file.load, self._source)
-        except ConfigError as error:
-            for line in str(error).splitlines():
-                self._log.error(line)
-            self._log.error(f"SIGHUP: {self._source} was not applied; the former configuration stays in force")
-            return
+    async def _apply(self, read: Config) -> str:
+        """Put a configuration into force. Raises ReloadError."""
         if self._leaving.is_set():
-            self._log.warning("SIGHUP: the proxy is ending; nothing was changed")
-            return
+            raise ReloadError("the proxy is ending")
         config, waiting = merge_reloaded(self._config, read)
         try:
             table = self._routing.change(config)
         except TableError as error:
-            self._log.error(f"SIGHUP: {self._source} was not applied: {error}; the former configuration stays in force")
-            return
+            raise ReloadError(str(error)) from None
         self._config = config
         self._log.level = config.log.level
-        replicas = sum(len(instance.replicas) for instance in table.instances)
-        self._log.info(
-            f"SIGHUP: {self._source} is in force as table {table.version}, "
-            f"instances: {len(table.instances)}, replicas: {replicas}"
-        )
         for setting in waiting:
-            self._log.warning(f"SIGHUP: the change of {setting} needs a restart; its former value stays in force")
+            self._log.warning(f"the change of {setting} needs a restart; its former value stays in force")
+        replicas = sum(len(instance.replicas) for instance in table.instances)
+        return f"table {table.version}, instances: {len(table.instances)}, replicas: {replicas}"
 
     # --- what the operators' port shows ---
 
@@ -373,6 +347,7 @@ class Supervisor:
             segments=self._cells,
             waiting_for=self._routing.list_waits(discovery.waiting_for, self._list_versions()),
             discovery=discovery,
+            config=self._reloader.view(),
         )
 
     def _list_versions(self) -> list[int]:

@@ -24,7 +24,7 @@ from haproxy_py.control.log import Log
 from haproxy_py.control.segments import Segment
 
 WORKER_COMMAND: tuple[str, ...] = (sys.executable, "-m", "haproxy_py.worker")
-"""What is started as a worker; the file descriptors follow as `--channel FD --counters FD`."""
+"""What is started as a worker; the file descriptors of its channel and of its counters follow."""
 
 READY_WITHIN = 10.0
 """Seconds from the start of a process to `Ready`. Importing the data path takes a tenth of a second on a free CPU."""
@@ -117,9 +117,7 @@ class WorkerProcess(asyncio.Protocol):
                 # A session of its own: the terminal's interrupt must reach control alone, which drains.
                 self._process = await asyncio.create_subprocess_exec(
                     *WORKER_COMMAND,
-                    "--channel",
                     str(theirs.fileno()),
-                    "--counters",
                     str(counters_fd),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(), counters_fd, *listening_fds),

@@ -39,6 +39,7 @@ class Scrape(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._collect_process()
+        yield from self._collect_config()
         yield from self._collect_instances()
         yield from self._collect_replica_requests()
         yield from self._collect_replica_histograms()
@@ -81,6 +82,21 @@ class Scrape(Collector):
         for index, reason in enumerate(counters.RETRIES):
             retries.add_metric((reason,), totals.sum_cell(view.segments, counters.WORKER_RETRIES + index))
         yield retries
+
+    def _collect_config(self) -> Iterator[Metric]:
+        config = self._view.config
+        success = gauge("config_last_reload_success", "0 while the configuration file is refused, else 1.")
+        success.add_metric((), config.refusal is None)
+        yield success
+        since = gauge(
+            "config_last_reload_success_timestamp_seconds", "Unix time since when the configuration is in force."
+        )
+        since.add_metric((), config.loaded)
+        yield since
+        reloads = counter("config_reloads_total", "Times that the configuration was read again.", ("outcome",))
+        reloads.add_metric(("applied",), config.applied)
+        reloads.add_metric(("refused",), config.refused)
+        yield reloads
 
     def _collect_instances(self) -> Iterator[Metric]:
         denied = counter("gate_denied_total", "Requests refused by the gate, by rule.", ("instance", "rule"))

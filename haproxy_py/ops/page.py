@@ -113,6 +113,8 @@ function draw(status) {
   parts.push(summary);
   const listeners = status.listeners.map(l => l.scheme + "://" + address(l.host, l.port)).join(", ");
   parts.push(element("p", "listens on " + listeners, "note"));
+  if (status.config.refused_because)
+    parts.push(element("p", "the configuration file is refused: " + status.config.refused_because, "bad"));
   for (const instance of status.instances) {
     parts.push(element("h2", instance.name));
     const hosts = instance.hosts.length ? instance.hosts.join(", ") : "any host";
