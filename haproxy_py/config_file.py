@@ -17,6 +17,7 @@ from haproxy_py.config import (
     Balance,
     Config,
     Drain,
+    Eject,
     Gate,
     Instance,
     InstancesFrom,
@@ -25,6 +26,7 @@ from haproxy_py.config import (
     Listen,
     Log,
     Ops,
+    Retries,
     Timeouts,
     Tls,
 )
@@ -32,12 +34,14 @@ from haproxy_py.config_error import ConfigError, Place, Problem, Problems
 from haproxy_py.config_kubernetes import read_selector, read_service
 from haproxy_py.config_reader import (
     Reader,
+    boolean,
     duration,
     is_true,
     kept,
     list_of,
     number,
     once,
+    percent,
     read_keys,
     section,
     size,
@@ -78,7 +82,6 @@ _LATER_OPS = {"token_file": "there is no call yet that changes something; remove
 _LATER_REPLICAS = {"dns": 'list the replicas under "static" or name a Service under "kubernetes"'}
 _LATER_INSTANCE = {
     "health": "a replica that does not accept a connection is passed over; remove this key",
-    "retries": "limits.connect_attempts bounds the attempts to connect; remove this key",
 }
 _LATER_MODES = {"strict": 'write "deny", and name further paths under gate.deny'}
 
@@ -173,6 +176,13 @@ def _check_limits(limits: Limits) -> str | None:
     return None
 
 
+def _check_eject(eject: Eject) -> str | None:
+    if eject.longest < eject.first:
+        longest, first = values.spell_duration(eject.longest), values.spell_duration(eject.first)
+        return f"longest ({longest}) must not be below first ({first}): a replica is out longer every time"
+    return None
+
+
 def _check_drain(drain: Drain) -> str | None:
     if drain.deadline <= drain.delay:
         deadline, delay = values.spell_duration(drain.deadline), values.spell_duration(drain.delay)
@@ -204,6 +214,12 @@ _read_limits = section(
     },
     _check_limits,
 )
+_read_retries = section(Retries, {"resend": boolean, "budget": percent, "budget_min": number(0, 1000)})
+_read_eject = section(
+    Eject,
+    {"failures": number(0, 1000), "first": duration(may_be_off=False), "longest": duration(may_be_off=False)},
+    _check_eject,
+)
 _read_balance = section(
     Balance,
     {"policy": word("round-robin", "least-connections", "random-two"), "affinity": word("none", "dashboard", "all")},
@@ -233,6 +249,8 @@ _SETTINGS: dict[str, Reader[Any]] = {
     "replica_header": word("id", "name", "off"),
     "timeouts": _read_timeouts,
     "limits": _read_limits,
+    "retries": _read_retries,
+    "eject": _read_eject,
     "trusted_proxies": list_of(text_only(values.network, "a network like 10.0.0.0/8"), MAX_RULES, may_be_empty=True),
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from haproxy_py.config import Limits, Timeouts
+from haproxy_py.config import Eject, Limits, Retries, Timeouts
 
 
 class ReplicaState(Enum):
@@ -59,6 +59,8 @@ class InstanceEntry:
     gate: GateRules
     timeouts: Timeouts
     limits: Limits
+    retries: Retries
+    eject: Eject
     trusted_proxies: tuple[str, ...]  # networks in CIDR notation
     discovered: bool = True  # False until discovery has answered once: 503 discovery_pending
 

@@ -14,6 +14,7 @@ from haproxy_py.config import (
     Cluster,
     Config,
     Drain,
+    Eject,
     Gate,
     Instance,
     InstancesFrom,
@@ -23,6 +24,7 @@ from haproxy_py.config import (
     Listen,
     Log,
     Ops,
+    Retries,
     Timeouts,
     Tls,
 )
@@ -32,7 +34,7 @@ from haproxy_py.config_file import ConfigError, from_flags, load, parse
 EXAMPLE = Path(__file__).parents[1] / "config" / "example.yaml"
 KUBERNETES_EXAMPLE = EXAMPLE.with_name("example-kubernetes.yaml")
 
-LATER = ("token_file", "dns", "health", "retries")
+LATER = ("token_file", "dns", "health")
 
 
 def write(
@@ -434,6 +436,35 @@ RANGES = [
 def test_a_limit_has_a_range(name: str, last: str, beyond: str) -> None:
     assert read_one(write(instance=f"limits: {{{name}: {last}}}"))
     assert "is outside" in find_error(write(instance=f"limits: {{{name}: {beyond}}}"))
+
+
+def test_retries_and_ejection_are_read() -> None:
+    text = (
+        "retries: {resend: false, budget: 100%, budget_min: 0}\n    eject: {failures: 0, first: 250ms, longest: 250ms}"
+    )
+    instance = read_one(write(instance=text))
+    assert instance.retries == Retries(resend=False, budget=100, budget_min=0)
+    assert instance.eject == Eject(failures=0, first=0.25, longest=0.25)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("retries: {budget: 101%}", "expected a share from 0% to 100%"),
+        ("retries: {budget: 20}", "expected a share from 0% to 100%"),
+        ("retries: {budget: 0.2%}", "expected a share from 0% to 100%"),
+        ("retries: {budget: [1]}", "expected a share like 20%"),
+        ("retries: {budget_min: 1001}", "is outside 0 to 1000"),
+        ("retries: {resend: 1}", "expected true or false"),
+        ("retries: {attempts: 2}", 'unknown key "attempts"'),
+        ("eject: {failures: 1001}", "is outside 0 to 1000"),
+        ("eject: {first: 0}", "may not be 0"),
+        ("eject: {first: 2s, longest: 1s}", "longest (1s) must not be below first (2s)"),
+        ("eject: {first: 40s}", "longest (30s) must not be below first (40s)"),
+    ],
+)
+def test_wrong_retries_and_ejection(written: str, message: str) -> None:
+    assert message in find_error(write(instance=written))
 
 
 def test_every_limit_has_a_range() -> None:
@@ -960,7 +991,6 @@ def test_wrong_tls(tls: str, message: str) -> None:
         write(instance="gate: {mode: strict}"),
         write(instance="health: {path: /}"),
         write(instance="health:"),
-        write(instance="retries: {}"),
     ],
 )
 def test_what_only_a_later_version_reads_is_refused_and_not_ignored(text: str) -> None:

@@ -103,6 +103,8 @@ def _make_instance(found: FoundInstance, slot: int, slots: Mapping[ReplicaKey, i
         gate=build_gate_rules(instance.gate),
         timeouts=instance.timeouts,
         limits=instance.limits,
+        retries=instance.retries,
+        eject=instance.eject,
         trusted_proxies=instance.trusted_proxies,
         discovered=found.discovered,
     )

@@ -2,6 +2,12 @@ from haproxy_py.datapath.count cimport cell
 from haproxy_py.datapath.queue cimport Queue
 from haproxy_py.datapath.stream cimport StreamUser
 
+# What is known of a replica that was ejected.
+cdef enum Trial:
+    NO_TRIAL  # nothing has been sent there since
+    ASKED  # one exchange has been sent to see: no answer yet
+    ANSWERING  # the head of its answer has come
+
 cdef class Pooled(StreamUser):
     cdef double idle_since  # monotonic seconds, as of the tick before
 
@@ -20,14 +26,18 @@ cdef class Replica:
     cdef readonly int failures  # times in a row that it could not be reached or was ejected
     cdef int troubles  # exchanges in a row that it failed
     cdef readonly double out_until  # monotonic seconds: it is passed over until then
-    cdef bint tried  # one exchange has been sent to see
+    cdef Trial trial
+    cdef double first_out  # seconds: how long it is out the first time
+    cdef double longest_out
     cdef Queue queue  # of its instance
     cdef list idle  # of Pooled: the one used last is at the end
     cdef cell* counts
 
     cdef void eject(self, double now) noexcept
     cdef void try_once(self, double now, double seconds) noexcept
+    cdef void begins(self) noexcept
     cdef void answered(self) noexcept
+    cdef double choose_time_out(self) noexcept
     cdef Pooled take_idle(self, double younger_than)
     cdef void put_idle(self, Pooled connection, int limit, double now)
     cdef void remove_idle(self, Pooled connection)

@@ -3,6 +3,7 @@ from haproxy_py.datapath.deadlines cimport DeadlineQueue
 from haproxy_py.datapath.gate cimport Gate
 from haproxy_py.datapath.pool cimport Replica
 from haproxy_py.datapath.queue cimport Queue
+from haproxy_py.datapath.retry cimport RetryBudget
 
 cdef enum:
     ROUND_ROBIN
@@ -40,6 +41,8 @@ cdef class Instance:
     cdef int max_queue
     cdef int max_idle
     cdef int max_attempts
+    cdef bint resends  # what may be repeated is sent once more when its connection dies
+    cdef int max_troubles  # failed exchanges in a row for which a replica is ejected; 0: any number
     # timeouts
     cdef DeadlineQueue client_head
     cdef DeadlineQueue client_idle
@@ -57,6 +60,7 @@ cdef class Instance:
     cdef double connect_total
     # of this worker
     cdef Queue queue
+    cdef RetryBudget retries
     cdef unsigned int turn  # of round robin
     cdef unsigned int sticky_turn  # the same for clients that will come back
 

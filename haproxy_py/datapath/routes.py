@@ -12,6 +12,7 @@ from cython.cimports.haproxy_py.datapath.deadlines import Clock
 from cython.cimports.haproxy_py.datapath.gate import Gate
 from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.queue import Queue
+from cython.cimports.haproxy_py.datapath.retry import RetryBudget
 
 from haproxy_py import counters as layout
 from haproxy_py.config import Limits, Timeouts
@@ -27,7 +28,9 @@ _AFFINITIES = {"none": AFFINITY_NONE, "dashboard": AFFINITY_DASHBOARD, "all": AF
 class Instance:
     """One instance, ready to be asked per request."""
 
-    def __init__(self, entry: object, replicas: list, queue: Queue, clock: Clock, counters: Counters):
+    def __init__(
+        self, entry: object, replicas: list, queue: Queue, retries: RetryBudget, clock: Clock, counters: Counters
+    ):
         timeouts = entry.timeouts
         limits = entry.limits
         replica: Replica
@@ -54,6 +57,8 @@ class Instance:
         self.max_queue = limits.queue
         self.max_idle = limits.idle_connections
         self.max_attempts = limits.connect_attempts
+        self.resends = entry.retries.resend
+        self.max_troubles = entry.eject.failures
         self.client_head = clock.queue(timeouts.client_head)
         self.client_idle = clock.queue(timeouts.client_idle)
         self.client_body = clock.queue(timeouts.client_body)
@@ -70,6 +75,8 @@ class Instance:
         self.connect_total = timeouts.connect_total
         self.queue = queue
         queue.follow(self, self.counts)
+        self.retries = retries
+        retries.set_bounds(entry.retries.budget, entry.retries.budget_min)
 
 
 @cython.final
@@ -81,7 +88,9 @@ class Routes:
         known: dict = {}
         turns: dict = {}
         queues: dict = {}
+        budgets: dict = {}
         queue: Queue
+        retries: RetryBudget
         kept: set = set()
         replicas: list
         instance: Instance
@@ -95,9 +104,11 @@ class Routes:
             for instance in before.instances:
                 turns[instance.name] = (instance.turn, instance.sticky_turn)
                 queues[instance.name] = instance.queue
+                budgets[instance.name] = instance.retries
         for entry in table.instances:
             replicas = []
             queue = queues.pop(entry.name, None) or Queue(loop)
+            retries = budgets.get(entry.name) or RetryBudget()
             for item in entry.replicas:
                 key = (entry.name, item.name, item.host, item.port)
                 replica = known.get(key)
@@ -105,9 +116,10 @@ class Routes:
                     replica = Replica(item, queue, counters)
                 replica.set_draining(item.state is ReplicaState.DRAINING)
                 replica.set_stamp(entry.replica_header)
+                replica.set_ejection(entry.eject.first, entry.eject.longest)
                 kept.add(key)
                 replicas.append(replica)
-            instance = Instance(entry, replicas, queue, clock, counters)
+            instance = Instance(entry, replicas, queue, retries, clock, counters)
             instance.turn, instance.sticky_turn = turns.get(entry.name, (0, 0))
             self.instances.append(instance)
             for host in entry.hosts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from haproxy_py import counters
-from haproxy_py.config import Gate, Limits, Timeouts
+from haproxy_py.config import Eject, Gate, Limits, Retries, Timeouts
 from haproxy_py.node_red.admin_surface import build_gate_rules
 from haproxy_py.ops.view import ListenerView, ReplicaSeries, View, WorkerView
 from haproxy_py.table import InstanceEntry, ReplicaEntry, ReplicaState, Table
@@ -36,6 +36,8 @@ def make_table(*, name: str = "one", replica: str = "pod-a") -> Table:
         gate=build_gate_rules(Gate()),
         timeouts=Timeouts(),
         limits=Limits(),
+        retries=Retries(),
+        eject=Eject(),
         trusted_proxies=(),
     )
     return Table(7, (entry,))
