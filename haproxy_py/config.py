@@ -150,6 +150,14 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class Watchdog:
+    """Seconds for which the loop of a worker stands still. 0 switches either off."""
+
+    report: float = 1.0  # then the worker's stack is logged
+    replace: float = 10.0  # then the worker is killed, and another takes its place
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     access: str = "json"  # json | off
     level: str = "info"  # debug | info | warning | error
@@ -163,4 +171,5 @@ class Config:
     ops: Ops = field(default_factory=Ops)
     workers: int = 0  # 0: auto
     drain: Drain = field(default_factory=Drain)
+    watchdog: Watchdog = field(default_factory=Watchdog)
     log: Log = field(default_factory=Log)

@@ -27,6 +27,7 @@ from haproxy_py.config import (
     Ops,
     Timeouts,
     Tls,
+    Watchdog,
 )
 from haproxy_py.config_error import ConfigError, Place, Problem, Problems
 from haproxy_py.config_kubernetes import read_selector, read_service
@@ -66,6 +67,9 @@ MAX_HOSTS = 256
 
 MAX_RULES = 256
 """Entries of one of `gate.allow`, `gate.deny`, `trusted_proxies`: they are walked in order for a request."""
+
+MIN_STALL = 0.5
+"""Seconds: the loop of a worker ticks every 100 ms, and is late when all CPUs are busy."""
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -180,6 +184,14 @@ def _check_drain(drain: Drain) -> str | None:
     return None
 
 
+def _check_watchdog(watchdog: Watchdog) -> str | None:
+    if watchdog.replace and watchdog.replace < watchdog.report + MIN_STALL:
+        replace, report = values.spell_duration(watchdog.replace), values.spell_duration(watchdog.report)
+        least = values.spell_duration(MIN_STALL)
+        return f"replace ({replace}) must exceed report ({report}) by {least} or more: a stall is reported first"
+    return None
+
+
 _NO_ZERO = ("client_head", "connect")
 _read_timeouts = section(
     Timeouts,
@@ -208,6 +220,7 @@ _read_balance = section(
     {"policy": word("round-robin", "least-connections", "random-two"), "affinity": word("none", "dashboard", "all")},
 )
 _read_drain = section(Drain, {"delay": duration(), "deadline": duration(may_be_off=False)}, _check_drain)
+_read_watchdog = section(Watchdog, {"report": duration(MIN_STALL), "replace": duration(MIN_STALL)}, _check_watchdog)
 _read_log = section(Log, {"access": word("json", "off"), "level": word("debug", "info", "warning", "error")})
 
 
@@ -387,6 +400,7 @@ def _read_config(tree: Node, problems: Problems) -> Config:
         "instances": _read_instances(addresses),
         "instances_from": _read_instances_from,
         "drain": _read_drain,
+        "watchdog": _read_watchdog,
         "log": _read_log,
     }
     if not _names_ops_address(tree):

@@ -40,9 +40,6 @@ IDLE_CLOSED_PER_TICK = 500
 TUNNEL_WINDOW = 10.0
 """Seconds before the drain's deadline over which the ends of tunnels are spread (DRN-9)."""
 
-ORPHAN_DEADLINE = 25.0
-"""Seconds that a worker goes on without control, to finish what runs."""
-
 LAST_ACCEPTS = 0.3
 """Seconds in which those that have begun to connect are still accepted, while control closes its sockets."""
 
@@ -172,6 +169,7 @@ class Worker:
         self._writer: asyncio.StreamWriter | None = None
         self._doors: list[Door] = []
         self._number = 0
+        self._deadline = 0.0  # seconds that it goes on without control
         self._drain_ends: float | None = None  # monotonic seconds of the clock's time
         self._accept_ends: float | None = None
         self._tunnels_begin = 0.0
@@ -216,7 +214,7 @@ class Worker:
         while data := await self._read(reader):
             for message in self._decoder.feed(data):
                 await self._obey(message)
-        self._begin_drain(0.0, ORPHAN_DEADLINE)
+        self._begin_drain(0.0, self._deadline)
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes:
         """What control says next; nothing once it is gone, however it went."""
@@ -242,6 +240,7 @@ class Worker:
 
     async def _start(self, start: channel.Start) -> None:
         self._number = start.worker
+        self._deadline = start.deadline
         log = AccessLog(self._log_fd) if start.access_log else None
         self.context = Context(self.loop, self._clock, Counters(self._memory), start.via, log)
         self.context.publish(start.table)
@@ -260,6 +259,7 @@ class Worker:
     def _tick(self) -> None:
         """Everything that happens by the clock."""
         self._ticking = self.loop.call_later(TICK, self._tick)
+        self._cells[counters.WORKER_TICKS] += 1
         self._clock.tick()
         self.context.refresh_date()
         if self.context.log is not None:
@@ -331,16 +331,18 @@ class Worker:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one worker. The arguments are file descriptors: the channel to control, and the shared counters.
+    """Run one worker. The arguments are file descriptors: the channel to control, the shared counters, and a pipe that
+    takes the stack of this process when control asks for it by SIGUSR1.
 
     The exit status is 0 however control ended it, 2 if it was not control that started it.
     """
     try:
-        channel_fd, counters_fd = map(int, arguments)
+        channel_fd, counters_fd, stacks_fd = map(int, arguments)
     except ValueError:
         print("haproxy_py.worker is started by `haproxy-py run`, which is what you want", file=sys.stderr)
         return 2
     faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, stacks_fd, all_threads=False)  # whatever the loop is busy with
     # Signals are control's business: a Ctrl-C on a terminal reaches every process of the group.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

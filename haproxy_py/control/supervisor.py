@@ -21,6 +21,7 @@ import uvloop
 from haproxy_py import __version__, channel
 from haproxy_py.certificates import Certificate
 from haproxy_py.config import Config
+from haproxy_py.control import watchdog
 from haproxy_py.control.certificates import LOOK_EVERY, CertificateError, find_certificates
 from haproxy_py.control.cpus import count_cpus
 from haproxy_py.control.limits import raise_file_limit, share_connections
@@ -92,7 +93,11 @@ class Supervisor:
         tasks: list[asyncio.Task[None]] = []
         try:
             await self._open()
-            tasks += [asyncio.create_task(self._reloader.run()), asyncio.create_task(self._watch_certificates())]
+            tasks += [
+                asyncio.create_task(self._reloader.run()),
+                asyncio.create_task(self._watch_certificates()),
+                asyncio.create_task(self._watch_workers()),
+            ]
             return await self._serve()
         except (BindError, CertificateError, TableError, WorkerFailedError) as error:
             self._log.error(f"{error}; haproxy_py ends")
@@ -233,6 +238,13 @@ class Supervisor:
             for sock in sockets:
                 sock.close()
 
+    async def _watch_workers(self) -> None:
+        """Report and replace workers that stand still. Ends by being cancelled."""
+        while True:
+            await asyncio.sleep(watchdog.LOOK_EVERY)
+            for worker in self._workers:
+                worker.look(time.monotonic(), self._config.watchdog)
+
     # --- what a place for a worker asks ---
 
     def make_start(self, worker: int, fds: Sequence[int]) -> channel.Start:
@@ -249,6 +261,7 @@ class Supervisor:
             ),
             table=self._routing.table,
             via=self._via,
+            deadline=self._config.drain.deadline,
             access_log=self._config.log.access == "json",
             debug=self._config.log.level == "debug",
         )
@@ -360,5 +373,13 @@ class Supervisor:
 def _view_worker(worker: Worker) -> WorkerView:
     process = worker.process
     if process is None:
-        return WorkerView(worker.number, None, False, worker.restarts, 0)
-    return WorkerView(worker.number, process.pid, worker.is_ready, worker.restarts, process.table_version)
+        return WorkerView(worker.number, None, False, worker.restarts, 0, worker.stalls)
+    return WorkerView(
+        worker.number,
+        process.pid,
+        worker.is_ready,
+        worker.restarts,
+        process.table_version,
+        worker.stalls,
+        process.watch.reported,
+    )

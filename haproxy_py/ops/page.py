@@ -84,8 +84,8 @@ const REPLICA = [
 ];
 const WORKER = [
   ["worker", w => w.worker], ["process", w => w.pid === null ? "-" : w.pid],
-  ["state", w => w.ready ? mark("ready", "good") : mark("not ready", "bad")],
-  ["restarts", w => w.restarts, "number"], ["table", w => w.table_version, "number"],
+  ["state", w => w.stalled_seconds ? mark("stalled", "bad") : w.ready ? mark("ready", "good") : mark("not ready", "bad")],
+  ["restarts", w => w.restarts, "number"], ["stalls", w => w.stalls, "number"], ["table", w => w.table_version, "number"],
 ];
 
 const FOLLOWED = [

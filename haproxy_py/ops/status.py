@@ -41,6 +41,8 @@ def describe_status(view: View) -> dict[str, Any]:
                 "pid": worker.pid,
                 "ready": worker.ready,
                 "restarts": worker.restarts,
+                "stalls": worker.stalls,
+                "stalled_seconds": round(worker.stalled, 3),
                 "table_version": worker.table_version,
             }
             for worker in view.workers

@@ -103,6 +103,7 @@ class InnerWorker:
                 ),
                 table=self._build(self._instances),
                 via="haproxy_py-test",
+                deadline=25.0,
                 access_log=self._has_log,
             )
         )
