@@ -76,6 +76,9 @@ class Orders(Protocol):
     def make_drain(self) -> channel.Drain | None:
         """What a process that becomes ready while the proxy is draining must be told."""
 
+    def list_instance_slots(self) -> list[int]:
+        """Slots of instances whose gauges may not be zero."""
+
     def list_replica_slots(self) -> list[int]:
         """Slots of replicas whose gauges may not be zero."""
 
@@ -297,7 +300,7 @@ class Worker:
         while not self._gone.is_set():
             process = WorkerProcess(self.number, self._receive, self._log)
             end, finished = await self._run_process(process)
-            self.segment.zero_gauges(self._orders.list_replica_slots())
+            self.segment.zero_gauges(self._orders.list_instance_slots(), self._orders.list_replica_slots())
             if self._gone.is_set() or (self._duty is Duty.LEAVE and finished):
                 self._log.say("info" if finished else "warning", f"{end}; it is not replaced, the proxy is ending")
                 return
