@@ -12,6 +12,7 @@ from haproxy_py.config import Config, Instance, KubernetesSelector
 from haproxy_py.config_file import ConfigError, load
 from haproxy_py.config_values import spell_address, spell_duration
 from haproxy_py.control.certificates import find_certificates
+from haproxy_py.ops.token import TokenError, find_token
 
 if TYPE_CHECKING:
     from haproxy_py.cli import Subparsers
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
         config = load(args.file)
         for files in find_certificates(config, str(args.file)).values():
             files.read()
-    except (ConfigError, CertificateError) as error:
+        find_token(config, str(args.file))
+    except (ConfigError, CertificateError, TokenError) as error:
         print(error, file=sys.stderr)
         return 2
     print(f"{args.file} is right. {summarize(config)}")

@@ -33,7 +33,9 @@ from haproxy_py.control.sockets import BindError, bind_alone, bind_workers, form
 from haproxy_py.control.tables import TableBuilder, TableError
 from haproxy_py.control.workers import Worker, WorkerFailedError
 from haproxy_py.ops.port import OpsPort
+from haproxy_py.ops.token import SHORT, TokenError, TokenFile, find_token
 from haproxy_py.ops.view import ListenerView, ReplicaSeries, View, WorkerView
+from haproxy_py.table import ReplicaEntry
 
 KILL_AFTER_DEADLINE = 2.0
 """Seconds that a worker has after the drain deadline to abort what is left and exit."""
@@ -95,8 +97,9 @@ class Supervisor:
         try:
             await self._open()
             tasks.append(asyncio.create_task(self._watch_certificates()))
+            tasks.append(asyncio.create_task(self._watch_token()))
             return await self._serve()
-        except (BindError, CertificateError, TableError, WorkerFailedError) as error:
+        except (BindError, CertificateError, TableError, TokenError, WorkerFailedError) as error:
             self._log.error(f"{error}; haproxy_py ends")
             return 1
         finally:
@@ -118,6 +121,7 @@ class Supervisor:
         """Bind every port and open the operators' one; workers do not run yet."""
         self._log.info(f"haproxy_py {__version__} starts, workers: {len(self._segments)}")
         self._certificates = {index: files.read() for index, files in self._certificate_files.items()}
+        self._use_token(find_token(self._config, self._source))
         self._routing.build_first()
         file_limit = raise_file_limit()
         count = len(self._segments)
@@ -301,6 +305,26 @@ class Supervisor:
                     f"{files.setting}: the certificate in {files.certificate} has changed; new connections get it"
                 )
 
+    async def _watch_token(self) -> None:
+        """Follow the file of the token. Ends by being cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            token = self._port.changes.token
+            try:
+                if token is not None and await asyncio.to_thread(token.look):
+                    self._log.info(f"ops.token_file: the token in {token.path} has changed; calls need the new one")
+            except TokenError as error:
+                self._log.error(f"{error}; the former token stays in force")
+
+    def _use_token(self, token: TokenFile | None) -> None:
+        """From now on calls that change something need this token; with None they are off."""
+        self._port.changes.token = token
+        if token is not None and token.is_short:
+            self._log.warning(
+                f"ops.token_file: the token in {token.path} has less than {SHORT} characters and could be guessed; "
+                "make a longer one, for example with: openssl rand -hex 32"
+            )
+
     async def _reload_forever(self) -> None:
         """One reload per SIGHUP; signals that arrive meanwhile count as one. Ends by being cancelled."""
         while True:
@@ -317,7 +341,8 @@ class Supervisor:
             return
         try:
             read = await asyncio.to_thread(config_file.load, self._source)
-        except ConfigError as error:
+            token = await asyncio.to_thread(find_token, read, self._source)
+        except (ConfigError, TokenError) as error:
             for line in str(error).splitlines():
                 self._log.error(line)
             self._log.error(f"SIGHUP: {self._source} was not applied; the former configuration stays in force")
@@ -332,6 +357,7 @@ class Supervisor:
             self._log.error(f"SIGHUP: {self._source} was not applied: {error}; the former configuration stays in force")
             return
         self._config = config
+        self._use_token(token)
         self._log.level = config.log.level
         replicas = sum(len(instance.replicas) for instance in table.instances)
         self._log.info(
@@ -355,8 +381,10 @@ class Supervisor:
         instances.forget_quiet()
         replicas.forget_quiet()
         discovery = self._routing.discovery.view()
+        now = time.monotonic()
         return View(
-            uptime=time.monotonic() - self._began,
+            uptime=now - self._began,
+            now=now,
             draining=self._leaving.is_set(),
             table=table,
             workers=tuple(_view_worker(worker) for worker in self._workers),
@@ -370,6 +398,14 @@ class Supervisor:
             waiting_for=self._routing.list_waits(discovery.waiting_for, self._list_versions()),
             discovery=discovery,
         )
+
+    def drain(self, instance: str, replica: str, *, force: bool) -> ReplicaEntry:
+        """An operator takes a replica out. Raises RefusedError."""
+        return self._routing.drain(instance, replica, force=force)
+
+    def undrain(self, instance: str, replica: str) -> ReplicaEntry:
+        """And lets it back in. Raises RefusedError."""
+        return self._routing.undrain(instance, replica)
 
     def _list_versions(self) -> list[int]:
         """The versions of the table that are in force, in the workers that accept connections."""

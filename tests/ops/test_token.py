@@ -1,0 +1,98 @@
+"""The file of the token: what it may hold, and how it is followed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from haproxy_py.config import Config, Ops
+from haproxy_py.ops.token import MAX_BYTES, TokenError, TokenFile, find_token, read_token
+
+
+@pytest.mark.parametrize("data", [b"secret", b"secret\n", b"  secret\r\n", b"\n\nsecret\n"])
+def test_white_space_around_the_token_does_not_count(tmp_path: Path, data: bytes) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(data)
+    assert read_token(file) == b"secret"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"one two", "without blanks"),
+        (b"one\ntwo", "one token on one line"),
+        ("schlüssel".encode(), "printable ASCII"),
+        (b"a\0b", "printable ASCII"),
+        (b"a" * (MAX_BYTES + 1), f"larger than {MAX_BYTES} bytes"),
+    ],
+)
+def test_what_is_no_token_is_refused_with_the_reason(tmp_path: Path, data: bytes, message: str) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(data)
+    with pytest.raises(TokenError, match=message):
+        read_token(file)
+
+
+def test_largest_token_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(b"a" * MAX_BYTES)
+    assert len(read_token(file)) == MAX_BYTES
+
+
+def test_file_that_is_absent_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TokenError, match=r"ops\.token_file: .*/nothing cannot be read: No such file"):
+        TokenFile(tmp_path / "nothing").read()
+
+
+def test_path_counts_from_the_configuration_file(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret")
+    found = find_token(Config((), (), ops=Ops(token_file="token")), str(tmp_path / "proxy.yaml"))
+    assert found is not None
+    assert found.matches("secret")
+    assert find_token(Config((), ()), str(tmp_path / "proxy.yaml")) is None
+
+
+def test_nothing_matches_before_the_file_was_read(tmp_path: Path) -> None:
+    assert not TokenFile(tmp_path / "token").matches("")
+
+
+def test_edited_file_is_seen_and_a_bad_one_leaves_the_former_token(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("first")
+    file = TokenFile(path)
+    file.read()
+    assert not file.look()
+    path.write_text("")
+    with pytest.raises(TokenError, match="is empty"):
+        file.look()
+    assert not file.look()  # said once
+    assert file.matches("first")
+    path.unlink()
+    with pytest.raises(TokenError, match="cannot be read"):
+        file.look()
+    path.write_text("second one")
+    with pytest.raises(TokenError, match="without blanks"):
+        file.look()
+    path.write_text("third")
+    assert file.look()
+    assert not file.matches("first")
+    assert file.matches("third")
+
+
+def test_symlink_swap_of_a_secret_is_seen(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "token").write_text(name)
+        os.utime(tmp_path / name / "token", (1, 1))
+    (tmp_path / "..data").symlink_to("first")
+    (tmp_path / "token").symlink_to("..data/token")
+    file = TokenFile(tmp_path / "token")
+    file.read()
+    (tmp_path / "..new").symlink_to("second")
+    (tmp_path / "..new").rename(tmp_path / "..data")
+    assert file.look()
+    assert file.matches("second")
