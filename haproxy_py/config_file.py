@@ -47,7 +47,7 @@ from haproxy_py.config_reader import (
 from haproxy_py.config_tree import MAX_BYTES, Mapping, Node, Scalar, describe, read_tree
 from haproxy_py.config_tree import Sequence as ListNode
 
-__all__ = ["ConfigError", "Place", "Problem", "from_flags", "load", "parse"]
+__all__ = ["ConfigError", "Place", "Problem", "from_flags", "load", "parse", "parse_data"]
 
 MAX_INSTANCES = counters.MAX_INSTANCES - 1
 """Slot 0 of the counters belongs to no instance."""
@@ -90,6 +90,11 @@ def load(path: str | Path) -> Config:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError((Problem(Place(source), f"cannot be read: {error.strerror or error}"),)) from error
+    return parse_data(data, source)
+
+
+def parse_data(data: bytes, source: str) -> Config:
+    """The configuration in what was read of a file, up to one byte more than it may have. Raises `ConfigError`."""
     if len(data) > MAX_BYTES:
         raise ConfigError((Problem(Place(source), f"the file is larger than {values.spell_size(MAX_BYTES)}"),))
     try:
@@ -174,7 +179,7 @@ def _check_drain(drain: Drain) -> str | None:
     return None
 
 
-_NO_ZERO = ("client_head", "connect")
+_NO_ZERO = ("client_head", "connect", "queue")
 _read_timeouts = section(
     Timeouts,
     {field.name: duration(may_be_off=field.name not in _NO_ZERO) for field in dataclasses.fields(Timeouts)},
@@ -192,6 +197,7 @@ _read_limits = section(
         "request_body": size(1, 1024 * 1024 * MIB, may_be_off=True),
         "buffer": size(4 * KIB, 16 * MIB),
         "exchanges": number(1, 65536),
+        "queue": number(0, 65536),
         "idle_connections": number(0, 65536),
         "connect_attempts": number(1, 16),
     },

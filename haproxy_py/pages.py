@@ -10,8 +10,6 @@ after which it can be neither markup nor a placeholder.
 
 from __future__ import annotations
 
-import html
-
 INSTANCE = b"{{instance}}"
 STATUS = b"{{status}}"
 REASON = b"{{reason}}"
@@ -96,9 +94,13 @@ request id below.</p>
 """Any other reason. Placeholders: STATUS (three times), REASON, MESSAGE and REQUEST_ID."""
 
 
+# Not html.escape: that module brings 0.5 MiB of character names into every worker.
+_ESCAPED = {ord(sign): f"&#{ord(sign)};" for sign in "&<>\"'{"}
+
+
 def escape(value: str) -> bytes:
     """A value as text of a page."""
-    return html.escape(value).replace("{", "&#123;").encode()
+    return value.translate(_ESCAPED).encode()
 
 
 def render_gate_page(instance: str, request_id: str) -> bytes:

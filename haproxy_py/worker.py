@@ -1,13 +1,12 @@
 """One data-plane process: accepts connections on the sockets it inherited, and carries traffic until control ends it.
 
-Started by control as `python -m haproxy_py.worker --channel FD --counters FD`. It imports the data path, uvloop and
-little else, and does nothing that could be slow. If control is gone (the channel ends), nobody could replace this
+Started by control as `python -m haproxy_py.worker CHANNEL COUNTERS`, two file descriptors. It imports the data path, uvloop
+and little else, and does nothing that could be slow. If control is gone (the channel ends), nobody could replace this
 process or give it a new table: it finishes what runs and exits.
 """
 
 from __future__ import annotations
 
-import argparse
 import array
 import asyncio
 import contextlib
@@ -351,20 +350,22 @@ class Worker:
         self.say(channel.Notice("error", f"worker {self._number}: internal error, please report it: {text.rstrip()}"))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one worker. The exit status is 0 however control ended it."""
-    parser = argparse.ArgumentParser(
-        prog="python -m haproxy_py.worker", description="One worker of haproxy-py; started by `haproxy-py run`."
-    )
-    parser.add_argument("--channel", type=int, required=True, help="file descriptor of the channel to control")
-    parser.add_argument("--counters", type=int, required=True, help="file descriptor of the shared counters")
-    options = parser.parse_args(argv)
+def main(arguments: list[str]) -> int:
+    """Run one worker. The arguments are file descriptors: the channel to control, and the shared counters.
+
+    The exit status is 0 however control ended it, 2 if it was not control that started it.
+    """
+    try:
+        channel_fd, counters_fd = map(int, arguments)
+    except ValueError:
+        print("haproxy_py.worker is started by `haproxy-py run`, which is what you want", file=sys.stderr)
+        return 2
     faulthandler.enable()
     # Signals are control's business: a Ctrl-C on a terminal reaches every process of the group.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    link = socket.socket(fileno=options.channel)
-    memory = mmap.mmap(options.counters, counters.SEGMENT_BYTES)
+    link = socket.socket(fileno=channel_fd)
+    memory = mmap.mmap(counters_fd, counters.SEGMENT_BYTES)
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
@@ -378,4 +379,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 from haproxy_py.config_file import ConfigError, load
 from haproxy_py.config_values import spell_address
-from haproxy_py.ops.token import TokenError, read_token
+from haproxy_py.control.token import TokenError, read_token
 
 DEFAULT_URL = "http://127.0.0.1:9090"
 

@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from haproxy_py.certificates import CertificateError
 from haproxy_py.config import Config, Instance, KubernetesSelector
 from haproxy_py.config_file import ConfigError, load
 from haproxy_py.config_values import spell_address, spell_duration
-from haproxy_py.control.certificates import find_certificates
-from haproxy_py.ops.token import TokenError, find_token
+from haproxy_py.control.certificates import CertificateError, find_certificates
+from haproxy_py.control.token import TokenError, find_token_file
 
 if TYPE_CHECKING:
     from haproxy_py.cli import Subparsers
@@ -49,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         config = load(args.file)
         for files in find_certificates(config, str(args.file)).values():
             files.read()
-        find_token(config, str(args.file))
+        if token_file := find_token_file(config, str(args.file)):
+            token_file.read()
     except (ConfigError, CertificateError, TokenError) as error:
         print(error, file=sys.stderr)
         return 2

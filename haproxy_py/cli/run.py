@@ -20,7 +20,7 @@ Either a file says what to do, or flags do for one instance that takes any host:
 EXAMPLES = """\
 signals:
   SIGTERM, SIGINT   drain: finish what runs, then end
-  SIGHUP            read FILE again and follow it (needs --config)
+  SIGHUP            read FILE again (needs --config); a changed FILE is read without it, too
 
 examples:
   haproxy-py run --config haproxy.yaml

@@ -1,4 +1,7 @@
-"""Keeps the certificates of the listeners as new as their files.
+"""Reads the certificates of the listeners, checks them, and keeps them as new as their files.
+
+Workers get the contents, never the paths, so that a pair is checked once and all workers use the same, even where files are
+replaced one after the other.
 
 Files are looked at once a second, by what identifies a file and its contents, so that a replaced file, an edited one and the
 symlink swap of a Kubernetes Secret are all seen. What cannot be used changes nothing: the former certificate stays.
@@ -6,9 +9,10 @@ symlink swap of a Kubernetes Secret are all seen. What cannot be used changes no
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
-from haproxy_py.certificates import Certificate, CertificateError, read_certificate
+from haproxy_py.certificates import Certificate, make_context
 from haproxy_py.config import Config, Tls
 
 LOOK_EVERY = 1.0
@@ -16,6 +20,14 @@ LOOK_EVERY = 1.0
 
 PATIENCE = 3
 """Looks before a pair that does not fit is complained of: its two files are replaced one after the other."""
+
+
+MAX_BYTES = 1024 * 1024
+"""Of one file. A chain of four certificates has about 8 KiB."""
+
+
+class CertificateError(Exception):
+    """A certificate cannot be used. The text says which file, why, and what to do."""
 
 
 class CertificateFiles:
@@ -33,7 +45,7 @@ class CertificateFiles:
         """The certificate as it is now. Raises CertificateError."""
         self._seen = self._identify()
         try:
-            return read_certificate(self.certificate, self.key)
+            return _read_pair(self.certificate, self.key)
         except CertificateError as error:
             raise CertificateError(f"{self.setting}: {error}") from None
 
@@ -77,3 +89,44 @@ def find_certificates(config: Config, source: str | None) -> dict[int, Certifica
         for index, listen in enumerate(config.listen)
         if listen.tls is not None
     }
+
+
+def _read_pair(certificate: Path, key: Path) -> Certificate:
+    """Both files, checked to belong together. Raises CertificateError."""
+    parts = [_read(certificate)]
+    if key != certificate:
+        parts.append(_read(key))
+    if b"ENCRYPTED" in parts[-1]:
+        raise CertificateError(
+            f"the private key in {key} is encrypted: store it without a password, readable by this user only"
+        )
+    found = Certificate(b"\n".join(parts))
+    try:
+        make_context(found)
+    except ssl.SSLError as error:
+        raise CertificateError(_explain(error, certificate, key)) from None
+    return found
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise CertificateError(f"{path} cannot be read: {error.strerror or error}") from None
+    if len(data) > MAX_BYTES:
+        raise CertificateError(f"{path} is larger than 1 MiB: is it a certificate?")
+    return data
+
+
+def _explain(error: ssl.SSLError, certificate: Path, key: Path) -> str:
+    match error.reason:
+        case "KEY_VALUES_MISMATCH" | "KEY_TYPE_MISMATCH":
+            return f"the private key in {key} does not belong to the certificate in {certificate}"
+        case "NO_START_LINE" | None:
+            return (
+                f"{certificate} and {key} do not hold a certificate and a private key in PEM form "
+                "(-----BEGIN CERTIFICATE-----, -----BEGIN PRIVATE KEY-----)"
+            )
+        case reason:
+            return f"{certificate} and {key} cannot be used: {reason.replace('_', ' ').lower()}"

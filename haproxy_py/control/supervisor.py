@@ -1,7 +1,7 @@
 """The control process: opens the ports, keeps the workers alive, follows discovery, publishes tables, obeys signals.
 
 - SIGTERM or SIGINT drains (DRN-6 to DRN-12); a second one aborts; both end with exit status 0.
-- SIGHUP reads the configuration again; if anything is wrong with it, everything stays as it was.
+- SIGHUP and a changed file have the configuration read again; if anything is wrong with it, everything stays as it was.
 - Nothing here touches traffic. If this process dies, its workers see the end of their channels.
 """
 
@@ -18,22 +18,21 @@ from typing import Any
 
 import uvloop
 
-from haproxy_py import __version__, channel, config_file
-from haproxy_py.certificates import Certificate, CertificateError
+from haproxy_py import __version__, channel
+from haproxy_py.certificates import Certificate
 from haproxy_py.config import Config
-from haproxy_py.config_error import ConfigError
-from haproxy_py.control.certificates import LOOK_EVERY, find_certificates
+from haproxy_py.control.certificates import LOOK_EVERY, CertificateError, find_certificates
 from haproxy_py.control.cpus import count_cpus
 from haproxy_py.control.limits import raise_file_limit, share_connections
 from haproxy_py.control.log import Log
-from haproxy_py.control.reload import merge_reloaded
+from haproxy_py.control.reload import Reloader, ReloadError, merge_reloaded
 from haproxy_py.control.routing import Routing
 from haproxy_py.control.segments import Segment
 from haproxy_py.control.sockets import BindError, bind_alone, bind_workers, format_address, is_of_this_machine
 from haproxy_py.control.tables import TableBuilder, TableError
+from haproxy_py.control.token import SHORT, TokenError, TokenFile, find_token_file
 from haproxy_py.control.workers import Worker, WorkerFailedError
 from haproxy_py.ops.port import OpsPort
-from haproxy_py.ops.token import SHORT, TokenError, TokenFile, find_token
 from haproxy_py.ops.view import ListenerView, ReplicaSeries, View, WorkerView
 from haproxy_py.table import ReplicaEntry
 
@@ -47,7 +46,7 @@ KILL_AFTER_STOP = 1.0
 def supervise(config: Config, source: str | None) -> int:
     """Run the proxy until a signal ends it. The exit status: 0 ended by a signal, 1 could not start.
 
-    `source` is the file that SIGHUP reads again; None if the configuration came from elsewhere. Blocks. Must be called
+    `source` is the file that is read again; None if the configuration came from elsewhere. Blocks. Must be called
     on the main thread, because it owns the signals.
     """
     supervisor = Supervisor(config, source)
@@ -80,10 +79,11 @@ class Supervisor:
         self._certificates: dict[int, Certificate] = {}  # in force, by index of the listener
         self._workers: list[Worker] = []
         self._port = OpsPort(self, self._log.say)
+        self._token_file: TokenFile | None = None  # None: calls that change something are off
         self._drain_times: tuple[float, float] | None = None  # once draining: loop times of accept stop and deadline
         self._leaving = asyncio.Event()
         self._aborting = asyncio.Event()
-        self._hangup = asyncio.Event()
+        self._reloader = Reloader(config, source, self._apply, self._log)
 
     async def run(self) -> int:
         """From the first port to the last. The exit status."""
@@ -92,12 +92,15 @@ class Supervisor:
         # DRN-6: before any port is open, so that no signal is ever lost.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._obey_end, number)
-        loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
-        tasks = [asyncio.create_task(self._reload_forever())]
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
+        tasks: list[asyncio.Task[None]] = []
         try:
             await self._open()
-            tasks.append(asyncio.create_task(self._watch_certificates()))
-            tasks.append(asyncio.create_task(self._watch_token()))
+            tasks += [
+                asyncio.create_task(self._reloader.run()),
+                asyncio.create_task(self._watch_certificates()),
+                asyncio.create_task(self._watch_token()),
+            ]
             return await self._serve()
         except (BindError, CertificateError, TableError, TokenError, WorkerFailedError) as error:
             self._log.error(f"{error}; haproxy_py ends")
@@ -105,7 +108,7 @@ class Supervisor:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._routing.discovery.close()
             await self._port.close()
             self._close_sockets()
@@ -121,7 +124,7 @@ class Supervisor:
         """Bind every port and open the operators' one; workers do not run yet."""
         self._log.info(f"haproxy_py {__version__} starts, workers: {len(self._segments)}")
         self._certificates = {index: files.read() for index, files in self._certificate_files.items()}
-        self._use_token(find_token(self._config, self._source))
+        self._use_token(*await self._read_token(self._config))
         self._routing.build_first()
         file_limit = raise_file_limit()
         count = len(self._segments)
@@ -267,6 +270,10 @@ class Supervisor:
         delay, deadline = (max(0.0, moment - now) for moment in self._drain_times)
         return channel.Drain(delay, deadline)
 
+    def list_instance_slots(self) -> list[int]:
+        """Slots that have or had an instance."""
+        return self._routing.tables.instances.list_used()
+
     def list_replica_slots(self) -> list[int]:
         """Slots that have or had a replica."""
         return self._routing.tables.replicas.list_used()
@@ -309,63 +316,50 @@ class Supervisor:
         """Follow the file of the token. Ends by being cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            token = self._port.changes.token
+            file = self._token_file
             try:
-                if token is not None and await asyncio.to_thread(token.look):
-                    self._log.info(f"ops.token_file: the token in {token.path} has changed; calls need the new one")
+                token = await asyncio.to_thread(file.look) if file is not None else None
             except TokenError as error:
                 self._log.error(f"{error}; the former token stays in force")
+                continue
+            if file is not None and token is not None and file is self._token_file:
+                self._use_token(file, token)
+                self._log.info(f"ops.token_file: the token in {file.path} has changed; calls need the new one")
 
-    def _use_token(self, token: TokenFile | None) -> None:
-        """From now on calls that change something need this token; with None they are off."""
+    async def _read_token(self, config: Config) -> tuple[TokenFile | None, bytes]:
+        """The file that a configuration names, and the token in it. Raises TokenError."""
+        file = find_token_file(config, self._source)
+        return file, await asyncio.to_thread(file.read) if file is not None else b""
+
+    def _use_token(self, file: TokenFile | None, token: bytes) -> None:
+        """From now on calls that change something need this token; without a file they are off."""
+        self._token_file = file
         self._port.changes.token = token
-        if token is not None and token.is_short:
+        if file is not None and len(token) < SHORT:
             self._log.warning(
-                f"ops.token_file: the token in {token.path} has less than {SHORT} characters and could be guessed; "
-                "make a longer one, for example with: openssl rand -hex 32"
+                f"ops.token_file: the token in {file.path} has less than {SHORT} characters and could be guessed; "
+                "make a longer one, with: openssl rand -hex 32"
             )
 
-    async def _reload_forever(self) -> None:
-        """One reload per SIGHUP; signals that arrive meanwhile count as one. Ends by being cancelled."""
-        while True:
-            await self._hangup.wait()
-            self._hangup.clear()
-            try:
-                await self._reload()
-            except Exception:  # a mistake of ours in reading a file must not end a proxy that carries traffic
-                self._log.error(f"SIGHUP: reloading failed, nothing was changed: {traceback.format_exc()}")
-
-    async def _reload(self) -> None:
-        if self._source is None:
-            self._log.warning("SIGHUP: there is no configuration file to read again; nothing was changed")
-            return
-        try:
-            read = await asyncio.to_thread(config_file.load, self._source)
-            token = await asyncio.to_thread(find_token, read, self._source)
-        except (ConfigError, TokenError) as error:
-            for line in str(error).splitlines():
-                self._log.error(line)
-            self._log.error(f"SIGHUP: {self._source} was not applied; the former configuration stays in force")
-            return
-        if self._leaving.is_set():
-            self._log.warning("SIGHUP: the proxy is ending; nothing was changed")
-            return
+    async def _apply(self, read: Config) -> str:
+        """Put a configuration into force. Raises ReloadError."""
         config, waiting = merge_reloaded(self._config, read)
+        changed = config.ops.token_file != self._config.ops.token_file
         try:
+            token_file, token = await self._read_token(config) if changed else (None, b"")
+            if self._leaving.is_set():
+                raise ReloadError("the proxy is ending")
             table = self._routing.change(config)
-        except TableError as error:
-            self._log.error(f"SIGHUP: {self._source} was not applied: {error}; the former configuration stays in force")
-            return
+        except (TableError, TokenError) as error:
+            raise ReloadError(str(error)) from None
         self._config = config
-        self._use_token(token)
+        if changed:
+            self._use_token(token_file, token)
         self._log.level = config.log.level
-        replicas = sum(len(instance.replicas) for instance in table.instances)
-        self._log.info(
-            f"SIGHUP: {self._source} is in force as table {table.version}, "
-            f"instances: {len(table.instances)}, replicas: {replicas}"
-        )
         for setting in waiting:
-            self._log.warning(f"SIGHUP: the change of {setting} needs a restart; its former value stays in force")
+            self._log.warning(f"the change of {setting} needs a restart; its former value stays in force")
+        replicas = sum(len(instance.replicas) for instance in table.instances)
+        return f"table {table.version}, instances: {len(table.instances)}, replicas: {replicas}"
 
     # --- what the operators' port shows ---
 
@@ -397,6 +391,7 @@ class Supervisor:
             segments=self._cells,
             waiting_for=self._routing.list_waits(discovery.waiting_for, self._list_versions()),
             discovery=discovery,
+            config=self._reloader.view(),
         )
 
     def drain(self, instance: str, replica: str, *, force: bool) -> ReplicaEntry:

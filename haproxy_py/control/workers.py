@@ -24,7 +24,7 @@ from haproxy_py.control.log import Log
 from haproxy_py.control.segments import Segment
 
 WORKER_COMMAND: tuple[str, ...] = (sys.executable, "-m", "haproxy_py.worker")
-"""What is started as a worker; the file descriptors follow as `--channel FD --counters FD`."""
+"""What is started as a worker; the file descriptors of its channel and of its counters follow."""
 
 READY_WITHIN = 10.0
 """Seconds from the start of a process to `Ready`. Importing the data path takes a tenth of a second on a free CPU."""
@@ -73,6 +73,9 @@ class Orders(Protocol):
     def make_drain(self) -> channel.Drain | None:
         """What a process that becomes ready while the proxy is draining must be told."""
 
+    def list_instance_slots(self) -> list[int]:
+        """Slots of instances whose gauges may not be zero."""
+
     def list_replica_slots(self) -> list[int]:
         """Slots of replicas whose gauges may not be zero."""
 
@@ -114,9 +117,7 @@ class WorkerProcess(asyncio.Protocol):
                 # A session of its own: the terminal's interrupt must reach control alone, which drains.
                 self._process = await asyncio.create_subprocess_exec(
                     *WORKER_COMMAND,
-                    "--channel",
                     str(theirs.fileno()),
-                    "--counters",
                     str(counters_fd),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(), counters_fd, *listening_fds),
@@ -252,7 +253,7 @@ class Worker:
         while not self._gone.is_set():
             process = WorkerProcess(self.number, self._receive, self._log)
             end, finished = await self._run_process(process)
-            self.segment.zero_gauges(self._orders.list_replica_slots())
+            self.segment.zero_gauges(self._orders.list_instance_slots(), self._orders.list_replica_slots())
             if self._gone.is_set() or (self._duty is Duty.LEAVE and finished):
                 self._log.say("info" if finished else "warning", f"{end}; it is not replaced, the proxy is ending")
                 return

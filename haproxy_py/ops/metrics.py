@@ -39,6 +39,7 @@ class Scrape(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._collect_process()
+        yield from self._collect_config()
         yield from self._collect_instances()
         yield from self._collect_replica_requests()
         yield from self._collect_replica_histograms()
@@ -82,10 +83,29 @@ class Scrape(Collector):
             retries.add_metric((reason,), totals.sum_cell(view.segments, counters.WORKER_RETRIES + index))
         yield retries
 
+    def _collect_config(self) -> Iterator[Metric]:
+        config = self._view.config
+        success = gauge("config_last_reload_success", "0 while the configuration file is refused, else 1.")
+        success.add_metric((), config.refusal is None)
+        yield success
+        since = gauge(
+            "config_last_reload_success_timestamp_seconds", "Unix time since when the configuration is in force."
+        )
+        since.add_metric((), config.loaded)
+        yield since
+        reloads = counter("config_reloads_total", "Times that the configuration was read again.", ("outcome",))
+        reloads.add_metric(("applied",), config.applied)
+        reloads.add_metric(("refused",), config.refused)
+        yield reloads
+
     def _collect_instances(self) -> Iterator[Metric]:
         denied = counter("gate_denied_total", "Requests refused by the gate, by rule.", ("instance", "rule"))
         replies = counter(
             "proxy_replies_total", "Exchanges that the proxy itself ended, by reason.", ("instance", "code", "reason")
+        )
+        queued = gauge("queued_requests", "Requests that wait for a place at a replica now.", ("instance",))
+        waits = histogram(
+            "queue_duration_seconds", "How long requests waited that got a place at a replica.", ("instance",)
         )
         for name, slot in self._view.instances:
             at = counters.instance_at(slot)
@@ -93,11 +113,13 @@ class Scrape(Collector):
             if slot:  # a gate belongs to an instance; slot 0 is for exchanges that never had one
                 for index, rule in enumerate(counters.GATE_RULES):
                     denied.add_metric((name, rule), cells[counters.INSTANCE_GATE_DENIED + index])
+                queued.add_metric((name,), cells[counters.INSTANCE_QUEUED])
+                found = totals.take_histogram(cells[counters.INSTANCE_QUEUE_DURATION :])
+                waits.add_metric((name,), accumulate(found.counts, counters.DURATION_BUCKETS), sum_value=found.sum)
             for index, reason in enumerate(counters.REASONS):
                 if number := cells[counters.INSTANCE_PROXY_REPLIES + index]:
                     replies.add_metric((name, str(REASONS[reason].status), reason), number)
-        yield denied
-        yield replies
+        yield from (denied, replies, queued, waits)
 
     def _collect_replica_requests(self) -> Iterator[Metric]:
         requests = counter("replica_requests_total", "Exchanges answered by the replica.", (*REPLICA, "code", "method"))

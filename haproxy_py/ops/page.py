@@ -114,12 +114,15 @@ function draw(status) {
   parts.push(summary);
   const listeners = status.listeners.map(l => l.scheme + "://" + address(l.host, l.port)).join(", ");
   parts.push(element("p", "listens on " + listeners, "note"));
+  if (status.config.refused_because)
+    parts.push(element("p", "the configuration file is refused: " + status.config.refused_because, "bad"));
   for (const instance of status.instances) {
     parts.push(element("h2", instance.name));
     const hosts = instance.hosts.length ? instance.hosts.join(", ") : "any host";
     parts.push(element("p", hosts + " \\u00b7 " + (instance.ha ? "High Availability mode, editor closed" :
       "not in High Availability mode, editor open") + " \\u00b7 " + instance.policy + ", affinity " +
-      instance.affinity + " \\u00b7 " + instance.gate_denied + " requests refused by the gate", "note"));
+      instance.affinity + " \\u00b7 " + instance.gate_denied + " requests refused by the gate \\u00b7 " +
+      instance.queued + " in the queue", "note"));
     if (instance.replicas.length) parts.push(table(REPLICA, instance.replicas));
     else parts.push(element("p", instance.discovered ? "no replica" : "replicas are not known yet", "bad"));
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from haproxy_py import __version__, counters
@@ -20,6 +21,11 @@ def describe_status(view: View) -> dict[str, Any]:
         "not_ready_because": view.explain_not_ready(),
         "draining": view.draining,
         "table_version": view.table.version,
+        "config": {
+            "source": view.config.source,
+            "in_force_since": datetime.fromtimestamp(view.config.loaded, UTC).isoformat(timespec="seconds"),
+            "refused_because": view.config.refusal,
+        },
         "client_connections": totals.sum_cell(view.segments, counters.WORKER_CLIENT_CONNECTIONS),
         "listeners": [
             {
@@ -76,6 +82,7 @@ def _describe_instance(view: View, instance: InstanceEntry) -> dict[str, Any]:
         "discovered": instance.discovered,
         "policy": instance.policy,
         "affinity": instance.affinity,
+        "queued": cells[counters.INSTANCE_QUEUED],
         "gate_denied": sum(cells[counters.INSTANCE_GATE_DENIED :][: len(counters.GATE_RULES)]),
         "proxy_replies": {
             reason: number

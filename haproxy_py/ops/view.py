@@ -29,6 +29,17 @@ class ListenerView:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigView:
+    """The configuration in force and, if that is another, what stands in the way of the one in the file."""
+
+    source: str | None = None  # the file; None: it came from the command line
+    loaded: float = 0.0  # Unix time: since when it is in force
+    applied: int = 0  # reloads that were put into force
+    refused: int = 0  # reloads that changed nothing
+    refusal: str | None = None  # why the last one was refused; None: the file is in force
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaSeries:
     """A replica that has counters: one of the table, or one that left the table a while ago."""
 
@@ -53,6 +64,7 @@ class View:
     segments: Sequence[memoryview[int]]  # cells of one worker each
     waiting_for: tuple[str, ...] = ()  # what must be found before the first traffic
     discovery: DiscoveryView = field(default_factory=DiscoveryView)
+    config: ConfigView = field(default_factory=ConfigView)
 
     def explain_not_ready(self) -> list[str]:
         """Why no traffic should be sent here; empty when it should."""

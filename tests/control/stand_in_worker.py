@@ -83,7 +83,7 @@ class StandIn:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--channel", type=int)
-    parser.add_argument("--counters", type=int)
+    parser.add_argument("channel", type=int)
+    parser.add_argument("counters", type=int)
     arguments = parser.parse_args()
     StandIn(arguments.channel, arguments.counters).run()

@@ -17,9 +17,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from haproxy_py.certificates import MAX_BYTES, CertificateError
 from haproxy_py.config import Tls
-from haproxy_py.control.certificates import PATIENCE, CertificateFiles
+from haproxy_py.control.certificates import MAX_BYTES, PATIENCE, CertificateError, CertificateFiles
 from tests.proxy_process import ProxyFailedError, ProxyProcess, describe_instance, find_free_ports
 
 

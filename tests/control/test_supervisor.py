@@ -192,8 +192,8 @@ def test_sighup_publishes_the_changed_file(start: Start, file: Path) -> None:
     url = control.expect_ready()
     file.write_text(FILE.replace("1881", "1999").replace("workers: 2", "workers: 3"))
     control.signal(signal.SIGHUP)
-    control.expect("is in force as table 2, instances: 1, replicas: 2")
     control.expect("the change of workers needs a restart")
+    control.expect("is in force as table 2, instances: 1, replicas: 2")
     control.expect("got table 2: 127.0.0.1:1880,127.0.0.1:1999")
     control.expect("got table 2: 127.0.0.1:1880,127.0.0.1:1999")
     status = get_status(url)
@@ -214,7 +214,7 @@ def test_sighup_with_a_bad_file_tells_every_error_and_changes_nothing(start: Sta
     first = control.expect("error .*(worker|dely)")
     second = control.expect("error .*(worker|dely)")
     assert {first[1], second[1]} == {"worker", "dely"}
-    control.expect("was not applied; the former configuration stays in force")
+    control.expect("was not applied: 2 mistakes in it; the former configuration stays in force")
     assert get_status(url)["table_version"] == 1
     assert get(f"{url}/readyz")[0] == 200
 
@@ -224,7 +224,7 @@ def test_sighup_with_a_missing_file_changes_nothing(start: Start, file: Path) ->
     url = control.expect_ready()
     file.unlink()
     control.signal(signal.SIGHUP)
-    control.expect("was not applied; the former configuration stays in force")
+    control.expect("was not applied: cannot be read: .*; the former configuration stays in force")
     assert get(f"{url}/readyz")[0] == 200
 
 
@@ -233,6 +233,49 @@ def test_sighup_without_a_file_says_so(start: Start) -> None:
     control.expect_ready()
     control.signal(signal.SIGHUP)
     control.expect("warning SIGHUP: there is no configuration file to read again; nothing was changed")
+
+
+def test_changed_file_is_applied_without_a_signal(start: Start, file: Path) -> None:
+    control = start()
+    url = control.expect_ready()
+    began = time.time()
+    assert get_metric(url, "haproxy_py_config_last_reload_success") == 1
+    file.write_text(FILE.replace("1881", "1999"))
+    control.expect("file changed: .* is in force as table 2, instances: 1, replicas: 2", within=4)
+    assert [replica["port"] for replica in get_status(url)["instances"][0]["replicas"]] == [1880, 1999]
+    since = get_metric(url, "haproxy_py_config_last_reload_success_timestamp_seconds")
+    assert since is not None
+    assert began <= since <= time.time()
+    assert get_metric(url, 'haproxy_py_config_reloads_total{outcome="applied"}') == 1
+
+
+def test_changed_file_with_a_mistake_is_refused_once_and_the_status_says_so(start: Start, file: Path) -> None:
+    control = start()
+    url = control.expect_ready()
+    file.write_text(FILE.replace("workers: 2", "worker: 2"))
+    control.expect('error .*proxy.yaml:4:1: unknown key "worker"')
+    control.expect("was not applied: a mistake in it; the former configuration stays in force")
+    assert "unknown key" in get_status(url)["config"]["refused_because"]
+    assert get_metric(url, "haproxy_py_config_last_reload_success") == 0
+    assert get_metric(url, 'haproxy_py_config_reloads_total{outcome="refused"}') == 1
+    assert get_status(url)["table_version"] == 1
+    os.utime(file, ns=(1, 1))
+    file.write_text(FILE)
+    control.expect("says what is in force, as before")
+    assert sum("was not applied" in line for line in control.lines) == 1
+    assert get_status(url)["config"]["refused_because"] is None
+    assert get_status(url)["table_version"] == 1
+    assert get_metric(url, "haproxy_py_config_last_reload_success") == 1
+
+
+def test_file_that_disappears_is_told_once_and_read_when_it_is_back(start: Start, file: Path) -> None:
+    control = start()
+    url = control.expect_ready()
+    file.unlink()
+    control.expect("was not applied: cannot be read: No such file or directory")
+    assert get(f"{url}/readyz")[0] == 200
+    file.write_text(FILE.replace("1881", "1999"))
+    control.expect("file changed: .* is in force as table 2")
 
 
 @pytest.mark.parametrize("part", ["listen", "ops"])

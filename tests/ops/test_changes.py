@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from haproxy_py.ops import changes
-from haproxy_py.ops.token import TokenFile
 from haproxy_py.ops.view import RefusedError
 from tests.ops.test_port import Opened
 
@@ -19,14 +17,11 @@ UNDRAIN = "/api/v1/instances/one/replicas/pod-b/undrain"
 
 
 @pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Opened]:
+async def opened() -> AsyncIterator[Opened]:
     """A port that has a token."""
     one = Opened()
     await one.open()
-    file = tmp_path / "token"
-    file.write_text(f"{TOKEN}\n")
-    one.port.changes.token = TokenFile(file)
-    one.port.changes.token.read()
+    one.port.changes.token = TOKEN.encode()
     yield one
     await one.client.close()
     await one.port.close()
@@ -58,7 +53,7 @@ async def test_each_call_does_what_its_path_says(opened: Opened) -> None:
 
 @pytest.mark.parametrize("path", [DRAIN, UNDRAIN])
 async def test_without_a_token_in_the_configuration_changes_are_off(opened: Opened, path: str) -> None:
-    opened.port.changes.token = None
+    opened.port.changes.token = b""
     status, told = await post(opened, path)
     assert (status, told["reason"]) == (403, "changes_off")
     assert "ops.token_file" in str(told["message"])

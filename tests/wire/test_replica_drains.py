@@ -16,6 +16,7 @@ from haproxy_py.table import ReplicaState
 from tests.proxy_process import describe_instance
 from tests.wire.inner_worker import InnerWorker
 from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually, get_field
+from tests.wire.test_queue import Holding, count_queued
 from tests.wire.test_tunnels import HANDSHAKE, SWITCH, hold, switching, upgrade
 
 GET = b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -97,6 +98,36 @@ async def test_sticky_client_moves_with_its_next_request_and_stays_there(drained
         assert moved not in ("", cookie)
         await worker.publish(instance)  # it is back, but the client has another replica now
         assert [await ask_replica(client, STICKY % moved.encode()) for _ in range(3)] == [(200, second, "")] * 3
+
+
+async def test_sticky_request_that_waits_for_its_full_replica_goes_to_another_when_that_drains() -> None:
+    scripts = [Holding(), Holding()]
+    async with (
+        ScriptedReplica(scripts[0]) as one,
+        ScriptedReplica(scripts[1]) as two,
+        InnerWorker([one.url, two.url], limits={"exchanges": 1}) as worker,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        clients = [await stack.enter_async_context(await worker.open()) for _ in range(3)]
+        urls = {url.removeprefix("http://"): script for url, script in zip((one.url, two.url), scripts, strict=True)}
+        for client in clients[:2]:
+            client.send(GET)
+        await eventually(lambda: all(script.paths for script in scripts))
+        [drains, stays] = worker.table.instances[0].replicas
+        cookie = f"{worker.table.instances[0].cookie}={drains.token}"
+        clients[2].send(STICKY % cookie.encode())
+        await eventually(lambda: count_queued(worker) == 1)
+        instance = describe_instance([one.url, two.url], limits={"exchanges": 1})
+        await let_drain(worker, instance, f"http://{drains.name}")
+        urls[drains.name].let_go(2)
+        await asyncio.sleep(0.1)
+        assert count_queued(worker) == 1
+        urls[stays.name].let_go(2)
+        status, replica, moved = await ask_replica(clients[2], b"")
+        assert (status, replica) == (200, stays.id)
+        assert moved.endswith(stays.token)
+        for client in clients[:2]:
+            assert (await client.read_answer())[0] == 200
 
 
 async def test_running_exchange_on_a_drained_replica_goes_on_past_the_deadline() -> None:

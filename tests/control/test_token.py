@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from haproxy_py.config import Config, Ops
-from haproxy_py.ops.token import MAX_BYTES, TokenError, TokenFile, find_token, read_token
+from haproxy_py.control.settled_file import PATIENCE
+from haproxy_py.control.token import MAX_BYTES, TokenError, TokenFile, find_token_file, read_token
 
 
 @pytest.mark.parametrize("data", [b"secret", b"secret\n", b"  secret\r\n", b"\n\nsecret\n"])
@@ -44,55 +45,46 @@ def test_largest_token_is_taken(tmp_path: Path) -> None:
 
 
 def test_file_that_is_absent_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TokenError, match=r"ops\.token_file: .*/nothing cannot be read: No such file"):
+    with pytest.raises(TokenError, match=r"/nothing cannot be read: No such file"):
         TokenFile(tmp_path / "nothing").read()
 
 
 def test_path_counts_from_the_configuration_file(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("secret")
-    found = find_token(Config((), (), ops=Ops(token_file="token")), str(tmp_path / "proxy.yaml"))
+    found = find_token_file(Config((), (), ops=Ops(token_file="token")), str(tmp_path / "proxy.yaml"))
     assert found is not None
-    assert found.matches("secret")
-    assert find_token(Config((), ()), str(tmp_path / "proxy.yaml")) is None
+    assert found.path == tmp_path / "token"
+    assert find_token_file(Config((), ()), str(tmp_path / "proxy.yaml")) is None
 
 
-def test_nothing_matches_before_the_file_was_read(tmp_path: Path) -> None:
-    assert not TokenFile(tmp_path / "token").matches("")
-
-
-def test_edited_file_is_seen_and_a_bad_one_leaves_the_former_token(tmp_path: Path) -> None:
+def test_edited_file_is_seen_and_a_bad_one_is_said_once(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("first")
     file = TokenFile(path)
-    file.read()
-    assert not file.look()
+    assert file.read() == b"first"
+    assert [file.look() for _ in range(3)] == [None] * 3
     path.write_text("")
+    assert file.look() is None  # somebody may still be writing it
     with pytest.raises(TokenError, match="is empty"):
         file.look()
-    assert not file.look()  # said once
-    assert file.matches("first")
+    assert [file.look() for _ in range(3)] == [None] * 3
+    path.write_text("second")
+    assert [file.look() for _ in range(3)] == [None, b"second", None]
     path.unlink()
+    assert [file.look() for _ in range(PATIENCE - 1)] == [None] * (PATIENCE - 1)
     with pytest.raises(TokenError, match="cannot be read"):
         file.look()
-    path.write_text("second one")
-    with pytest.raises(TokenError, match="without blanks"):
-        file.look()
-    path.write_text("third")
-    assert file.look()
-    assert not file.matches("first")
-    assert file.matches("third")
+    assert file.look() is None
 
 
 def test_symlink_swap_of_a_secret_is_seen(tmp_path: Path) -> None:
-    for name in ("first", "second"):
+    for name in ("first", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "token").write_text(name)
         os.utime(tmp_path / name / "token", (1, 1))
     (tmp_path / "..data").symlink_to("first")
     (tmp_path / "token").symlink_to("..data/token")
     file = TokenFile(tmp_path / "token")
-    file.read()
-    (tmp_path / "..new").symlink_to("second")
+    assert file.read() == b"first"
+    (tmp_path / "..new").symlink_to("other")
     (tmp_path / "..new").rename(tmp_path / "..data")
-    assert file.look()
-    assert file.matches("second")
+    assert [file.look() for _ in range(2)] == [None, b"other"]
