@@ -143,6 +143,7 @@ class Listen:
 class Ops:
     host: str = "127.0.0.1"
     port: int = 9090
+    token_file: str = ""  # path, relative to the configuration file; empty: calls that change something are off
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,6 @@ HEAD_SCRATCH = 96 * KIB
 """The data path rewrites heads in a buffer of this size: the maxima of request_line and request_head fit together."""
 
 # What a later version will read, with what to do until then.
-_LATER_OPS = {"token_file": "there is no call yet that changes something; remove this key"}
 _LATER_REPLICAS = {"dns": 'list the replicas under "static" or name a Service under "kubernetes"'}
 _LATER_INSTANCE = {
     "health": "a replica that does not accept a connection is passed over; remove this key",
@@ -312,8 +311,9 @@ def _read_tls(node: Node, problems: Problems) -> Tls | None:
 
 def _read_ops(addresses: _Addresses) -> Reader[Ops]:
     def read(node: Node, problems: Problems) -> Ops:
-        found = read_keys(node, {"address": addresses.read}, problems, later=_LATER_OPS)
-        return Ops(*found.get("address", ()))
+        token_file: Reader[str] = text_only(values.file_path, "a path like /etc/haproxy-py/ops-token")
+        found = read_keys(node, {"address": addresses.read, "token_file": token_file}, problems)
+        return Ops(*found.pop("address", ()), **found)
 
     return read
 

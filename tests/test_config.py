@@ -33,7 +33,7 @@ from haproxy_py.config_file import ConfigError, from_flags, load, parse
 EXAMPLE = Path(__file__).parents[1] / "config" / "example.yaml"
 KUBERNETES_EXAMPLE = EXAMPLE.with_name("example-kubernetes.yaml")
 
-LATER = ("token_file", "dns", "health", "retries")
+LATER = ("dns", "health", "retries")
 
 
 def write(
@@ -965,13 +965,25 @@ def test_wrong_tls(tls: str, message: str) -> None:
     assert message in find_error(write(listen=f"tls: {tls}"))
 
 
+# --- the operators' port ---
+
+
+def test_token_file_is_a_path_beside_the_address() -> None:
+    found = parse(write(top="ops: {address: 'a:1', token_file: keys/token}"), "x").ops
+    assert found == Ops("a", 1, "keys/token")
+    assert parse(write(top="ops: {token_file: token}"), "x").ops == Ops(token_file="token")
+
+
+def test_token_file_needs_a_name() -> None:
+    assert "expected the path of a file" in find_error(write(top="ops: {token_file: ''}"))
+
+
 # --- what is not available yet ---
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        write(top="ops: {token_file: token}"),
         write(replicas="dns: {name: a, port: 1880}"),
         write(instance="gate: {mode: strict}"),
         write(instance="health: {path: /}"),

@@ -43,6 +43,7 @@ class Replica:
         self.queue = queue
         self.stamp = b""
         self.idle = []
+        self.tunnels = set()
         self.gone = False
         self.draining = False
 
@@ -51,9 +52,11 @@ class Replica:
         shown: str = {"id": self.id, "name": self.name, "off": ""}[form]
         self.stamp = f"X-HA-Replica: {shown}\r\n".encode("ascii") if shown else b""
 
-    def set_draining(self, draining: cython.bint) -> None:
-        """No new work while another replica is ready; idle connections are closed at once (DRN-1, DRN-2)."""
+    def set_draining(self, draining: cython.bint, drained: cython.bint, ends: cython.double) -> None:
+        """Whether it drains, by an operator's word or not, and when that ends. Its idle connections go at once (DRN-2)."""
         self.draining = draining
+        self.drained = drained
+        self.drain_ends = ends
         if draining:
             self.close_idle()
 

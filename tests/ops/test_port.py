@@ -131,7 +131,8 @@ async def test_status_tells_everything_of_a_replica(opened: Opened) -> None:
     first, second = instance["replicas"]
     assert (first["id"], first["name"], first["host"], first["port"]) == ("aaaa", "pod-a", "10.0.0.1", 1880)
     assert (first["state"], first["requests"], first["active_tunnels"]) == ("ready", 6, 2)
-    assert second["state"] == "draining"
+    assert first["drain"] is None
+    assert (second["state"], second["drain"]) == ("draining", {"by": "discovery", "seconds_left": 12.3})
 
 
 async def test_metrics_are_plain_text_for_those_who_ask_for_nothing(opened: Opened) -> None:
