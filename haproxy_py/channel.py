@@ -37,6 +37,7 @@ class Start:
     listeners: tuple[Listener, ...]
     table: Table
     via: str  # own name in Via: recognises requests that went in a circle
+    deadline: float  # seconds that the worker goes on without control, to finish what runs
     access_log: bool  # one JSON line per exchange on standard output
     debug: bool = False
 

@@ -165,12 +165,21 @@ class Listen:
 class Ops:
     host: str = "127.0.0.1"
     port: int = 9090
+    token_file: str = ""  # path, relative to the configuration file; empty: calls that change something are off
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
     delay: float = 5.0  # seconds: keep accepting after SIGTERM
     deadline: float = 25.0  # seconds from SIGTERM: what still runs is aborted
+
+
+@dataclass(frozen=True, slots=True)
+class Watchdog:
+    """Seconds for which the loop of a worker stands still. 0 switches either off."""
+
+    report: float = 1.0  # then the worker's stack is logged
+    replace: float = 10.0  # then the worker is killed, and another takes its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,4 +196,5 @@ class Config:
     ops: Ops = field(default_factory=Ops)
     workers: int = 0  # 0: auto
     drain: Drain = field(default_factory=Drain)
+    watchdog: Watchdog = field(default_factory=Watchdog)
     log: Log = field(default_factory=Log)

@@ -16,7 +16,7 @@ class ReplicaState(Enum):
     """What a replica may be given. (`kubernetes-discovery` conditions; a static replica is always ready.)"""
 
     READY = "ready"  # new exchanges and tunnels
-    DRAINING = "draining"  # finishes what it has; new work only while no replica of the instance is ready
+    DRAINING = "draining"  # finishes what it has; `ReplicaEntry.drained` says whether it may get new work at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,8 @@ class ReplicaEntry:
     port: int
     slot: int  # its block in the shared counters
     state: ReplicaState = ReplicaState.READY
+    drained: bool = False  # it drains by an operator's word: no new work, not even while no replica is ready
+    drain_ends: float = 0.0  # while it drains: seconds of CLOCK_MONOTONIC by which its tunnels are closed
 
 
 @dataclass(frozen=True, slots=True)

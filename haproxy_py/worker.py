@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import faulthandler
 import gc
-import math
 import mmap
 import os
 import signal
@@ -21,6 +20,7 @@ import struct
 import sys
 import time
 import traceback
+from collections.abc import Collection
 from typing import Any
 
 import uvloop
@@ -33,15 +33,16 @@ from haproxy_py.datapath.context import Context, Entrance
 from haproxy_py.datapath.count import Counters
 from haproxy_py.datapath.deadlines import TICK, Clock
 from haproxy_py.datapath.listener import Listener
+from haproxy_py.table import Table
 
 IDLE_CLOSED_PER_TICK = 500
 """Idle client connections that a drain closes at once: their clients reconnect elsewhere, and not all in one moment."""
 
 TUNNEL_WINDOW = 10.0
-"""Seconds before the drain's deadline over which the ends of tunnels are spread (DRN-9)."""
+"""Seconds before a drain's deadline over which the ends of tunnels are spread (DRN-9): the proxy's drain or a replica's."""
 
-ORPHAN_DEADLINE = 25.0
-"""Seconds that a worker goes on without control, to finish what runs."""
+TUNNELS_SPARE = 0.5
+"""Seconds before that deadline at which the last tunnel is told to close."""
 
 LAST_ACCEPTS = 0.3
 """Seconds in which those that have begun to connect are still accepted, while control closes its sockets."""
@@ -172,9 +173,10 @@ class Worker:
         self._writer: asyncio.StreamWriter | None = None
         self._doors: list[Door] = []
         self._number = 0
+        self._deadline = 0.0  # seconds that it goes on without control
         self._drain_ends: float | None = None  # monotonic seconds of the clock's time
         self._accept_ends: float | None = None
-        self._tunnels_begin = 0.0
+        self._draining: list[Any] = []  # replicas that drain, and those that left doing so while they have tunnels
         self._ticking: asyncio.TimerHandle | None = None
         self._finished = asyncio.Event()
 
@@ -216,7 +218,7 @@ class Worker:
         while data := await self._read(reader):
             for message in self._decoder.feed(data):
                 await self._obey(message)
-        self._begin_drain(0.0, ORPHAN_DEADLINE)
+        self._begin_drain(0.0, self._deadline)
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes:
         """What control says next; nothing once it is gone, however it went."""
@@ -230,7 +232,7 @@ class Worker:
             case channel.Start():
                 await self._start(message)
             case channel.Publish(table):
-                self.context.publish(table)
+                self._put(table)
                 self.say(channel.Applied(table.version))
             case channel.Renew(listener, certificate):
                 if self._doors:  # none are left at the end of a drain
@@ -242,9 +244,10 @@ class Worker:
 
     async def _start(self, start: channel.Start) -> None:
         self._number = start.worker
+        self._deadline = start.deadline
         log = AccessLog(self._log_fd) if start.access_log else None
         self.context = Context(self.loop, self._clock, Counters(self._memory), start.via, log)
-        self.context.publish(start.table)
+        self._put(start.table)
         self._tick()
         for listener in start.listeners:
             door = Door(self, listener)
@@ -257,14 +260,24 @@ class Worker:
         gc.set_threshold(50_000, 20, 50)
         self.say(channel.Ready(start.worker, os.getpid()))
 
+    def _put(self, table: Table) -> None:
+        """Bring a table into force."""
+        self.context.publish(table)
+        draining = self.context.routes.list_draining()
+        left = [one for one in self._draining if one.gone and one.tunnels]
+        self._draining = [*draining, *left]
+
     def _tick(self) -> None:
         """Everything that happens by the clock."""
         self._ticking = self.loop.call_later(TICK, self._tick)
+        self._cells[counters.WORKER_TICKS] += 1
         self._clock.tick()
         self.context.refresh_date()
         if self.context.log is not None:
             self.context.log.flush()
             self._cells[counters.WORKER_LOG_LINES_DROPPED] = self.context.log.dropped
+        for replica in self._draining:
+            self._end_tunnels(replica.tunnels, replica.drain_ends)
         if self._drain_ends is not None:
             self._drain_on()
 
@@ -279,7 +292,6 @@ class Worker:
         self.context.draining = True
         self._accept_ends = self._clock.now + delay
         self._drain_ends = self._clock.now + deadline
-        self._tunnels_begin = max(self._accept_ends, self._drain_ends - TUNNEL_WINDOW)
 
     def _drain_on(self) -> None:
         """One step of the drain."""
@@ -301,13 +313,21 @@ class Worker:
             closed += client.drain()
             if closed >= IDLE_CLOSED_PER_TICK:
                 break
-        tunnels = [client for client in self.context.clients if not isinstance(client, ClientConnection)]
-        if now >= self._tunnels_begin and tunnels:
-            ticks_left = max(1, int((self._drain_ends - now) / TICK) - 5)  # half a second to spare
-            for tunnel in tunnels[: math.ceil(len(tunnels) / ticks_left)]:
-                tunnel.drain()
+        self._end_tunnels(
+            [client for client in self.context.clients if not isinstance(client, ClientConnection)], self._drain_ends
+        )
         if not (self._doors or self.context.clients) or now >= self._drain_ends:
             self._finished.set()
+
+    def _end_tunnels(self, tunnels: Collection[Any], ends: float) -> None:
+        """One tick's share of the tunnels that must be closed by a moment (DRN-9): as late as an even spread allows."""
+        left = ends - self._clock.now
+        if not tunnels or left > TUNNEL_WINDOW:
+            return
+        lasting = [tunnel for tunnel in tunnels if not tunnel.ended_by]
+        ticks_left = max(1, int((left - TUNNELS_SPARE) / TICK))
+        for tunnel in lasting[: len(lasting) // ticks_left]:
+            tunnel.drain()
 
     def _abort(self) -> None:
         """End what is left, without another word."""
@@ -331,16 +351,18 @@ class Worker:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one worker. The arguments are file descriptors: the channel to control, and the shared counters.
+    """Run one worker. The arguments are file descriptors: the channel to control, the shared counters, and a pipe that
+    takes the stack of this process when control asks for it by SIGUSR1.
 
     The exit status is 0 however control ended it, 2 if it was not control that started it.
     """
     try:
-        channel_fd, counters_fd = map(int, arguments)
+        channel_fd, counters_fd, stacks_fd = map(int, arguments)
     except ValueError:
         print("haproxy_py.worker is started by `haproxy-py run`, which is what you want", file=sys.stderr)
         return 2
     faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, stacks_fd, all_threads=False)  # whatever the loop is busy with
     # Signals are control's business: a Ctrl-C on a terminal reaches every process of the group.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -124,8 +124,8 @@ def merge_reloaded(running: Config, read: Config) -> tuple[Config, list[str]]:
     waiting = []
     if read.listen != running.listen:
         waiting.append("listen")
-    if read.ops != running.ops:
-        waiting.append("ops")
+    if (read.ops.host, read.ops.port) != (running.ops.host, running.ops.port):
+        waiting.append("ops.address")
     if read.workers != running.workers:
         waiting.append("workers")
     if read.log.access != running.log.access:
@@ -133,7 +133,7 @@ def merge_reloaded(running: Config, read: Config) -> tuple[Config, list[str]]:
     merged = replace(
         read,
         listen=running.listen,
-        ops=running.ops,
+        ops=replace(read.ops, host=running.ops.host, port=running.ops.port),
         workers=running.workers,
         log=replace(read.log, access=running.log.access),
     )

@@ -21,6 +21,7 @@ import uvloop
 from haproxy_py import __version__, channel
 from haproxy_py.certificates import Certificate
 from haproxy_py.config import Config
+from haproxy_py.control import watchdog
 from haproxy_py.control.certificates import LOOK_EVERY, CertificateError, find_certificates
 from haproxy_py.control.cpus import count_cpus
 from haproxy_py.control.limits import raise_file_limit, share_connections
@@ -30,9 +31,11 @@ from haproxy_py.control.routing import Routing
 from haproxy_py.control.segments import Segment
 from haproxy_py.control.sockets import BindError, bind_alone, bind_workers, format_address, is_of_this_machine
 from haproxy_py.control.tables import TableBuilder, TableError
+from haproxy_py.control.token import SHORT, TokenError, TokenFile, find_token_file
 from haproxy_py.control.workers import Worker, WorkerFailedError
 from haproxy_py.ops.port import OpsPort
 from haproxy_py.ops.view import ListenerView, ReplicaSeries, View, WorkerView
+from haproxy_py.table import ReplicaEntry
 
 KILL_AFTER_DEADLINE = 2.0
 """Seconds that a worker has after the drain deadline to abort what is left and exit."""
@@ -60,6 +63,7 @@ class Supervisor:
 
     def __init__(self, config: Config, source: str | None) -> None:
         self._config = config
+        self._source = source
         self._log = Log(config.log.level)
         self._began = time.monotonic()
         self._via = f"haproxy_py-{secrets.token_hex(4)}"
@@ -76,6 +80,7 @@ class Supervisor:
         self._certificates: dict[int, Certificate] = {}  # in force, by index of the listener
         self._workers: list[Worker] = []
         self._port = OpsPort(self, self._log.say)
+        self._token_file: TokenFile | None = None  # None: calls that change something are off
         self._drain_times: tuple[float, float] | None = None  # once draining: loop times of accept stop and deadline
         self._leaving = asyncio.Event()
         self._aborting = asyncio.Event()
@@ -92,9 +97,14 @@ class Supervisor:
         tasks: list[asyncio.Task[None]] = []
         try:
             await self._open()
-            tasks += [asyncio.create_task(self._reloader.run()), asyncio.create_task(self._watch_certificates())]
+            tasks += [
+                asyncio.create_task(self._reloader.run()),
+                asyncio.create_task(self._watch_certificates()),
+                asyncio.create_task(self._watch_workers()),
+                asyncio.create_task(self._watch_token()),
+            ]
             return await self._serve()
-        except (BindError, CertificateError, TableError, WorkerFailedError) as error:
+        except (BindError, CertificateError, TableError, TokenError, WorkerFailedError) as error:
             self._log.error(f"{error}; haproxy_py ends")
             return 1
         finally:
@@ -116,6 +126,7 @@ class Supervisor:
         """Bind every port and open the operators' one; workers do not run yet."""
         self._log.info(f"haproxy_py {__version__} starts, workers: {len(self._segments)}")
         self._certificates = {index: files.read() for index, files in self._certificate_files.items()}
+        self._use_token(*await self._read_token(self._config))
         self._routing.build_first()
         file_limit = raise_file_limit()
         count = len(self._segments)
@@ -233,6 +244,13 @@ class Supervisor:
             for sock in sockets:
                 sock.close()
 
+    async def _watch_workers(self) -> None:
+        """Report and replace workers that stand still. Ends by being cancelled."""
+        while True:
+            await asyncio.sleep(watchdog.LOOK_EVERY)
+            for worker in self._workers:
+                worker.look(time.monotonic(), self._config.watchdog)
+
     # --- what a place for a worker asks ---
 
     def make_start(self, worker: int, fds: Sequence[int]) -> channel.Start:
@@ -249,6 +267,7 @@ class Supervisor:
             ),
             table=self._routing.table,
             via=self._via,
+            deadline=self._config.drain.deadline,
             access_log=self._config.log.access == "json",
             debug=self._config.log.level == "debug",
         )
@@ -303,16 +322,49 @@ class Supervisor:
                     f"{files.setting}: the certificate in {files.certificate} has changed; new connections get it"
                 )
 
+    async def _watch_token(self) -> None:
+        """Follow the file of the token. Ends by being cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            file = self._token_file
+            try:
+                token = await asyncio.to_thread(file.look) if file is not None else None
+            except TokenError as error:
+                self._log.error(f"{error}; the former token stays in force")
+                continue
+            if file is not None and token is not None and file is self._token_file:
+                self._use_token(file, token)
+                self._log.info(f"ops.token_file: the token in {file.path} has changed; calls need the new one")
+
+    async def _read_token(self, config: Config) -> tuple[TokenFile | None, bytes]:
+        """The file that a configuration names, and the token in it. Raises TokenError."""
+        file = find_token_file(config, self._source)
+        return file, await asyncio.to_thread(file.read) if file is not None else b""
+
+    def _use_token(self, file: TokenFile | None, token: bytes) -> None:
+        """From now on calls that change something need this token; without a file they are off."""
+        self._token_file = file
+        self._port.changes.token = token
+        if file is not None and len(token) < SHORT:
+            self._log.warning(
+                f"ops.token_file: the token in {file.path} has less than {SHORT} characters and could be guessed; "
+                "make a longer one, with: openssl rand -hex 32"
+            )
+
     async def _apply(self, read: Config) -> str:
         """Put a configuration into force. Raises ReloadError."""
-        if self._leaving.is_set():
-            raise ReloadError("the proxy is ending")
         config, waiting = merge_reloaded(self._config, read)
+        changed = config.ops.token_file != self._config.ops.token_file
         try:
+            token_file, token = await self._read_token(config) if changed else (None, b"")
+            if self._leaving.is_set():
+                raise ReloadError("the proxy is ending")
             table = self._routing.change(config)
-        except TableError as error:
+        except (TableError, TokenError) as error:
             raise ReloadError(str(error)) from None
         self._config = config
+        if changed:
+            self._use_token(token_file, token)
         self._log.level = config.log.level
         for setting in waiting:
             self._log.warning(f"the change of {setting} needs a restart; its former value stays in force")
@@ -333,8 +385,10 @@ class Supervisor:
         instances.forget_quiet()
         replicas.forget_quiet()
         discovery = self._routing.discovery.view()
+        now = time.monotonic()
         return View(
-            uptime=time.monotonic() - self._began,
+            uptime=now - self._began,
+            now=now,
             draining=self._leaving.is_set(),
             table=table,
             workers=tuple(_view_worker(worker) for worker in self._workers),
@@ -350,6 +404,14 @@ class Supervisor:
             config=self._reloader.view(),
         )
 
+    def drain(self, instance: str, replica: str, *, force: bool) -> ReplicaEntry:
+        """An operator takes a replica out. Raises RefusedError."""
+        return self._routing.drain(instance, replica, force=force)
+
+    def undrain(self, instance: str, replica: str) -> ReplicaEntry:
+        """And lets it back in. Raises RefusedError."""
+        return self._routing.undrain(instance, replica)
+
     def _list_versions(self) -> list[int]:
         """The versions of the table that are in force, in the workers that accept connections."""
         return [worker.process.table_version for worker in self._workers if worker.process and worker.is_ready]
@@ -364,5 +426,13 @@ class Supervisor:
 def _view_worker(worker: Worker) -> WorkerView:
     process = worker.process
     if process is None:
-        return WorkerView(worker.number, None, False, worker.restarts, 0)
-    return WorkerView(worker.number, process.pid, worker.is_ready, worker.restarts, process.table_version)
+        return WorkerView(worker.number, None, False, worker.restarts, 0, worker.stalls)
+    return WorkerView(
+        worker.number,
+        process.pid,
+        worker.is_ready,
+        worker.restarts,
+        process.table_version,
+        worker.stalls,
+        process.watch.reported,
+    )

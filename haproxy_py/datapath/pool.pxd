@@ -21,6 +21,8 @@ cdef class Replica:
     cdef readonly bytes token  # what the affinity cookie holds
     cdef bytes stamp  # the X-HA-Replica line of its answers; empty where the header is off
     cdef readonly bint draining
+    cdef readonly bint drained  # draining by an operator's word: never given new work
+    cdef readonly double drain_ends  # monotonic seconds by which its tunnels are closed; 0: it has never drained
     cdef readonly bint gone  # no longer in the table: finishes what it has
     cdef readonly int active  # exchanges
     cdef readonly int failures  # times in a row that it could not be reached or was ejected
@@ -29,6 +31,7 @@ cdef class Replica:
     cdef Trial trial
     cdef double first_out  # seconds: how long it is out the first time
     cdef double longest_out
+    cdef readonly set tunnels  # of Tunnel: what is open now
     cdef Queue queue  # of its instance
     cdef list idle  # of Pooled: the one used last is at the end
     cdef cell* counts

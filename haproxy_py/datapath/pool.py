@@ -42,6 +42,7 @@ class Replica:
         self.queue = queue
         self.stamp = b""
         self.idle = []
+        self.tunnels = set()
         self.gone = False
         self.draining = False
 
@@ -55,9 +56,11 @@ class Replica:
         self.first_out = first
         self.longest_out = longest
 
-    def set_draining(self, draining: cython.bint) -> None:
-        """No new work while another replica is ready; idle connections are closed at once (DRN-1, DRN-2)."""
+    def set_draining(self, draining: cython.bint, drained: cython.bint, ends: cython.double) -> None:
+        """Whether it drains, by an operator's word or not, and when that ends. Its idle connections go at once (DRN-2)."""
         self.draining = draining
+        self.drained = drained
+        self.drain_ends = ends
         if draining:
             self.close_idle()
 

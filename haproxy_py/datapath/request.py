@@ -342,6 +342,8 @@ class Request(Exchange):
         wanted: Replica = self.wanted
         replica: Replica = None
         if instance is not None and instance.replicas:
+            if wanted is not None:  # only if it may still be given work
+                wanted = instance.by_token.get(wanted.token)
             replica = choose(instance, wanted, None, self.sticky, context.random(), context.clock.now)
             if replica is None:
                 return False

@@ -26,8 +26,9 @@ cdef class Instance:
     cdef bytes cookie
     cdef Gate gate
     cdef object trusted  # Networks, or None where no proxy is trusted
-    cdef list replicas  # that may be given work: the ready ones, or the draining ones if none is ready
-    cdef dict by_token
+    cdef list members  # all its replicas
+    cdef list replicas  # those that may be given work (DRN-1)
+    cdef dict by_token  # the same by the affinity cookie's value
     cdef cell* counts
     # limits
     cdef Py_ssize_t max_line

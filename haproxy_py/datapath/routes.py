@@ -2,6 +2,10 @@
 
 Built by a worker from each table that control sends, and never changed but for the turn of round robin. Replicas are carried
 over from the routes before, with their idle connections, as long as name and address are the same.
+
+What a draining replica is given (DRN-1): no new exchange and no tunnel, of sticky clients neither, whose next request goes to
+another. If no replica is ready, those that discovery lets drain get all of it, because they still serve; one that drains by an
+operator's word gets nothing even then.
 """
 
 from typing import Optional
@@ -42,9 +46,12 @@ class Instance:
         self.cookie = entry.cookie.encode("ascii")
         self.gate = Gate(entry.gate)
         self.trusted = Networks(entry.trusted_proxies) if entry.trusted_proxies else None
-        self.replicas = [replica for replica in replicas if not replica.draining] or replicas
+        self.members = replicas
+        self.replicas = [replica for replica in replicas if not replica.draining] or [
+            replica for replica in replicas if not replica.drained
+        ]
         self.winding_down = len(replicas) > 0 and all(replica.draining for replica in replicas)
-        self.by_token = {replica.token: replica for replica in replicas}  # a draining one keeps its own clients
+        self.by_token = {replica.token: replica for replica in self.replicas}
         self.counts = counters.block(layout.instance_at(entry.slot))
         self.max_line = limits.request_line
         self.max_head = limits.request_head
@@ -114,7 +121,7 @@ class Routes:
                 replica = known.get(key)
                 if replica is None:
                     replica = Replica(item, queue, counters)
-                replica.set_draining(item.state is ReplicaState.DRAINING)
+                replica.set_draining(item.state is ReplicaState.DRAINING, item.drained, item.drain_ends)
                 replica.set_stamp(entry.replica_header)
                 replica.set_ejection(entry.eject.first, entry.eject.longest)
                 kept.add(key)
@@ -150,8 +157,14 @@ class Routes:
         return {
             (instance.name, replica.name, replica.host, replica.port): replica
             for instance in self.instances
-            for replica in instance.by_token.values()
+            for replica in instance.members
         }
+
+    def list_draining(self) -> list:
+        """Every replica that drains."""
+        instance: Instance
+        replica: Replica
+        return [replica for instance in self.instances for replica in instance.members if replica.draining]
 
     @cython.cfunc
     def wake_queues(self) -> cython.void:

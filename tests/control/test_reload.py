@@ -23,10 +23,10 @@ def test_ports_workers_and_access_log_keep_their_values_until_a_restart() -> Non
     read = Config(
         listen=(Listen("127.0.0.1", 9999),),
         instances=(),
-        ops=Ops(port=9999),
+        ops=Ops(port=9999, token_file="token"),
         workers=3,
         log=Log(access="off", level="error"),
     )
     merged, waiting = merge_reloaded(RUNNING, read)
-    assert waiting == ["listen", "ops", "workers", "log.access"]
-    assert merged == replace(RUNNING, instances=(), log=Log(access="json", level="error"))
+    assert waiting == ["listen", "ops.address", "workers", "log.access"]
+    assert merged == replace(RUNNING, instances=(), ops=Ops(token_file="token"), log=Log(access="json", level="error"))

@@ -13,6 +13,7 @@ import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -88,6 +89,7 @@ class InnerWorker:
         self._task = loop.create_task(self._worker.run())
         self._listening = loop.create_task(self._listen())
         host, port = self._listener.getsockname()
+        self.table = self._build(self._instances)
         await self._say(
             channel.Start(
                 worker=1,
@@ -101,8 +103,9 @@ class InnerWorker:
                         self._certificate,
                     ),
                 ),
-                table=self._build(self._instances),
+                table=self.table,
                 via="haproxy_py-test",
+                deadline=25.0,
                 access_log=self._has_log,
             )
         )
@@ -149,9 +152,11 @@ class InnerWorker:
         except AssertionError:
             raise AssertionError(f"exchanges or tunnels are left over: {slots}, dials {context.dials}") from None
 
-    async def publish(self, *instances: Mapping[str, Any]) -> None:
-        """A new table; returns when it is in force."""
-        table = self._build(instances)
+    async def publish(
+        self, *instances: Mapping[str, Any], marks: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """A new table; returns when it is in force. `marks`: by name of a replica, what else the table says of it."""
+        table = self.table = self._build(instances, marks or {})
         await self._say(channel.Publish(table))
         await eventually(
             lambda: any(
@@ -200,8 +205,16 @@ class InnerWorker:
     def _cell(self, at: int) -> int:
         return self._segment.cells[at]
 
-    def _build(self, instances: Sequence[Mapping[str, Any]]) -> Table:
-        return self._builder.build([find_static(instance) for instance in self._parse(instances).instances])
+    def _build(
+        self, instances: Sequence[Mapping[str, Any]], marks: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Table:
+        found = [find_static(instance) for instance in self._parse(instances).instances]
+        return self._builder.build(
+            [
+                replace(one, replicas=tuple(replace(each, **(marks or {}).get(each.name, {})) for each in one.replicas))
+                for one in found
+            ]
+        )
 
     def _parse(self, instances: Sequence[Mapping[str, Any]]) -> Config:
         config = {"listen": [{"address": "127.0.0.1:1"}], "instances": list(instances)}
