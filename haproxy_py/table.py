@@ -31,6 +31,7 @@ class ReplicaEntry:
     slot: int  # its block in the shared counters
     state: ReplicaState = ReplicaState.READY
     drained: bool = False  # it drains by an operator's word: no new work, not even while no replica is ready
+    weight: int = 1  # share of the work, compared with the others; 0: only clients that are bound to it
     drain_ends: float = 0.0  # while it drains: seconds of CLOCK_MONOTONIC by which its tunnels are closed
 
 

@@ -5,7 +5,7 @@ over from the routes before, with their idle connections, as long as name and ad
 
 What a draining replica is given (DRN-1): no new exchange and no tunnel, of sticky clients neither, whose next request goes to
 another. If no replica is ready, those that discovery lets drain get all of it, because they still serve; one that drains by an
-operator's word gets nothing even then.
+operator's word gets nothing even then. A replica of weight 0 is given its sticky clients and nothing else, as in HAProxy.
 """
 
 from typing import Optional
@@ -47,11 +47,13 @@ class Instance:
         self.gate = Gate(entry.gate)
         self.trusted = Networks(entry.trusted_proxies) if entry.trusted_proxies else None
         self.members = replicas
-        self.replicas = [replica for replica in replicas if not replica.draining] or [
+        usable: list = [replica for replica in replicas if not replica.draining] or [
             replica for replica in replicas if not replica.drained
         ]
+        self.replicas = [replica for replica in usable if replica.weight > 0]
+        self.weighted = len({replica.weight for replica in self.replicas}) > 1
         self.winding_down = len(replicas) > 0 and all(replica.draining for replica in replicas)
-        self.by_token = {replica.token: replica for replica in self.replicas}
+        self.by_token = {replica.token: replica for replica in usable}  # weight 0: its own clients only
         self.counts = counters.block(layout.instance_at(entry.slot))
         self.max_line = limits.request_line
         self.max_head = limits.request_head
@@ -80,6 +82,7 @@ class Instance:
         self.request_total = timeouts.request_total
         self.connect = timeouts.connect
         self.connect_total = timeouts.connect_total
+        self.slow_start = entry.eject.slow_start
         self.queue = queue
         queue.follow(self, self.counts)
         self.retries = retries
@@ -109,7 +112,7 @@ class Routes:
         if before is not None:
             known = before.replicas_by_key()
             for instance in before.instances:
-                turns[instance.name] = (instance.turn, instance.sticky_turn)
+                turns[instance.name] = (instance.turn, instance.sticky_turn, instance.warm_until)
                 queues[instance.name] = instance.queue
                 budgets[instance.name] = instance.retries
         for entry in table.instances:
@@ -123,11 +126,12 @@ class Routes:
                     replica = Replica(item, queue, counters)
                 replica.set_draining(item.state is ReplicaState.DRAINING, item.drained, item.drain_ends)
                 replica.set_stamp(entry.replica_header)
+                replica.set_weight(item.weight)
                 replica.set_ejection(entry.eject.first, entry.eject.longest)
                 kept.add(key)
                 replicas.append(replica)
             instance = Instance(entry, replicas, queue, retries, clock, counters)
-            instance.turn, instance.sticky_turn = turns.get(entry.name, (0, 0))
+            instance.turn, instance.sticky_turn, instance.warm_until = turns.get(entry.name, (0, 0, 0.0))
             self.instances.append(instance)
             for host in entry.hosts:
                 self.by_host[host.encode("ascii")] = instance

@@ -19,6 +19,7 @@ class FoundReplica:
     state: ReplicaState = ReplicaState.READY
     drained: bool = False  # as in the table; control says so, not discovery
     drain_ends: float = 0.0  # as in the table
+    weight: int = 1  # as in the table
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,12 @@ class FoundInstance:
 
 def find_static(instance: Instance) -> FoundInstance:
     """An instance whose replicas stand in the configuration."""
-    replicas = {spell_address(host, port): (host, port) for host, port in instance.static}
+    replicas = {spell_address(replica.host, replica.port): replica for replica in instance.static}
     return FoundInstance(
         settings=instance,
         ha=instance.ha is not False,
-        replicas=tuple(FoundReplica(name, *replicas[name]) for name in sorted(replicas)),
+        replicas=tuple(
+            FoundReplica(name, replica.host, replica.port, weight=replica.weight)
+            for name, replica in sorted(replicas.items())
+        ),
     )

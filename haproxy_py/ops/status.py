@@ -104,6 +104,7 @@ def describe_replica(view: View, replica: ReplicaEntry) -> dict[str, Any]:
         "host": replica.host,
         "port": replica.port,
         "state": replica.state.value,
+        "weight": replica.weight,
         "drain": _describe_drain(view, replica),
         "active_requests": cells[counters.REPLICA_ACTIVE_REQUESTS],
         "requests": sum(number for _, _, number in totals.read_requests(view.segments, replica.slot)),
