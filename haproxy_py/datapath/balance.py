@@ -5,13 +5,14 @@
 - Where weights differ, round robin gives each replica its share, spread as evenly as can be (smooth weighted round robin, as in
   nginx: each gains its weight in credit per turn, the one with the most is chosen and pays for all). The other policies compare
   exchanges by weight; random two draws by weight.
-- A replica that was ejected and works again has a share that grows within `slow_start`, as if its weight did. One that is new has
-  all of its share at once: it is ready because its probe says so, and nothing has spoken against it.
+- A replica that was ejected and works again, or is healthy again, has a share that grows within `slow_start`, as if its weight
+  did. One that is new has all of its share at once: it is ready because its probe says so, and nothing has spoken against it.
 - Least connections takes the one with the fewest exchanges, ties in turn; random two takes the better of two drawn at random.
 - New clients of a dashboard have turns of their own: a page load makes a fixed number of requests, and if its sessions shared
   the turns of the rest, all of them could meet the same replica.
 - A client with an affinity cookie goes back to its replica (both Node-RED dashboards speak socket.io, whose session lives in one
-  replica's memory). If that is gone or drains, any other will do: socket.io's client starts anew when its session is unknown.
+  replica's memory). If that is gone, drains or fails its checks, any other will do: socket.io's client starts anew when its
+  session is unknown.
 - A replica that could not be reached, or failed several exchanges in a row, is passed over for a while (RTY-11). Then one
   exchange tries it, and the others follow if it was answered. If all that could be used are such, all are used; where one of the
   others is only full, its place is waited for (`queue`).
@@ -44,7 +45,8 @@ def choose(
     replica: Replica = _choose_among(instance, wanted, tried, sticky, takes_turn, chance, now)
     if replica is None and not is_full(instance, tried, now):  # never a 503 because of own suspicion alone
         replica = _choose_among(instance, wanted, tried, sticky, takes_turn, chance, _NOBODY_IS_OUT)
-    if replica is not None and replica.failures > 0:
+    # One that is used although it is out gets no trial: that it fails again at once does not make it worse.
+    if replica is not None and replica.failures > 0 and replica.out_until <= now:
         replica.try_once(now, instance.connect)
     return replica
 

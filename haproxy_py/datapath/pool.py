@@ -46,6 +46,7 @@ class Replica:
         self.tunnels = set()
         self.gone = False
         self.draining = False
+        self.healthy = True
         self.weight = 1
 
     def set_weight(self, weight: cython.int) -> None:
@@ -68,6 +69,19 @@ class Replica:
         self.drained = drained
         self.drain_ends = ends
         if draining:
+            self.close_idle()
+
+    def set_healthy(self, healthy: cython.bint, now: cython.double) -> None:
+        """What its checks say. Without health it keeps no idle connections.
+
+        One that is healthy again is tried at once (RTY-11), and its share grows from now on.
+        """
+        if healthy and not self.healthy:
+            self.out_until = 0
+            self.trial = NO_TRIAL
+            self.back_since = now
+        self.healthy = healthy
+        if not healthy:
             self.close_idle()
 
     def retire(self) -> None:

@@ -5,7 +5,8 @@ over from the routes before, with their idle connections, as long as name and ad
 
 What a draining replica is given (DRN-1): no new exchange and no tunnel, of sticky clients neither, whose next request goes to
 another. If no replica is ready, those that discovery lets drain get all of it, because they still serve; one that drains by an
-operator's word gets nothing even then. A replica of weight 0 is given its sticky clients and nothing else, as in HAProxy.
+operator's word gets nothing even then. One whose checks fail gets nothing new, draining or not; one of weight 0 its sticky
+clients and nothing else, as in HAProxy.
 """
 
 from typing import Optional
@@ -47,12 +48,13 @@ class Instance:
         self.gate = Gate(entry.gate)
         self.trusted = Networks(entry.trusted_proxies) if entry.trusted_proxies else None
         self.members = replicas
-        usable: list = [replica for replica in replicas if not replica.draining] or [
-            replica for replica in replicas if not replica.drained
+        healthy: list = [replica for replica in replicas if replica.healthy]
+        usable: list = [replica for replica in healthy if not replica.draining] or [
+            replica for replica in healthy if not replica.drained
         ]
         self.replicas = [replica for replica in usable if replica.weight > 0]
         self.weighted = len({replica.weight for replica in self.replicas}) > 1
-        self.winding_down = len(replicas) > 0 and all(replica.draining for replica in replicas)
+        self.winding_down = len(healthy) > 0 and all(replica.draining for replica in healthy)
         self.by_token = {replica.token: replica for replica in usable}  # weight 0: its own clients only
         self.counts = counters.block(layout.instance_at(entry.slot))
         self.max_line = limits.request_line
@@ -97,6 +99,7 @@ class Routes:
     def __init__(self, table: object, before: Optional[Routes], loop: object, clock: Clock, counters: Counters):
         known: dict = {}
         turns: dict = {}
+        warm_until: dict = {}
         queues: dict = {}
         budgets: dict = {}
         queue: Queue
@@ -112,7 +115,8 @@ class Routes:
         if before is not None:
             known = before.replicas_by_key()
             for instance in before.instances:
-                turns[instance.name] = (instance.turn, instance.sticky_turn, instance.warm_until)
+                turns[instance.name] = (instance.turn, instance.sticky_turn)
+                warm_until[instance.name] = instance.warm_until
                 queues[instance.name] = instance.queue
                 budgets[instance.name] = instance.retries
         for entry in table.instances:
@@ -125,13 +129,17 @@ class Routes:
                 if replica is None:
                     replica = Replica(item, queue, counters)
                 replica.set_draining(item.state is ReplicaState.DRAINING, item.drained, item.drain_ends)
+                if item.healthy and not replica.healthy:
+                    warm_until[entry.name] = clock.now + entry.eject.slow_start
+                replica.set_healthy(item.healthy, clock.now)
                 replica.set_stamp(entry.replica_header)
                 replica.set_weight(item.weight)
                 replica.set_ejection(entry.eject.first, entry.eject.longest)
                 kept.add(key)
                 replicas.append(replica)
             instance = Instance(entry, replicas, queue, retries, clock, counters)
-            instance.turn, instance.sticky_turn, instance.warm_until = turns.get(entry.name, (0, 0, 0.0))
+            instance.turn, instance.sticky_turn = turns.get(entry.name, (0, 0))
+            instance.warm_until = warm_until.get(entry.name, 0.0)
             self.instances.append(instance)
             for host in entry.hosts:
                 self.by_host[host.encode("ascii")] = instance

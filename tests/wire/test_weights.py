@@ -195,3 +195,17 @@ async def test_new_replica_has_its_share_at_once() -> None:
         before = scripts[0].count
         await ask_many(worker, 20)
         assert scripts[0].count - before == 10
+
+
+async def test_share_of_a_replica_that_is_healthy_again_grows_too() -> None:
+    scripts = [Counting(), Counting()]
+    async with ScriptedReplica(scripts[0]) as one, ScriptedReplica(scripts[1]) as two:
+        instance = describe_instance([one.url, two.url], eject={"slow_start": "10s"})
+        async with InnerWorker(instances=[instance]) as worker:
+            name = one.url.removeprefix("http://")
+            await worker.publish(instance, marks={name: {"healthy": False}})
+            await ask_many(worker, 10)
+            assert scripts[0].count == 0
+            await worker.publish(instance)
+            await ask_many(worker, 100)
+            assert scripts[0].count < 30
