@@ -84,7 +84,7 @@ const REPLICA = [
 ];
 const WORKER = [
   ["worker", w => w.worker], ["process", w => w.pid === null ? "-" : w.pid],
-  ["state", w => w.ready ? mark("ready", "good") : mark("not ready", "bad")],
+  ["state", w => w.leaving ? mark("leaving", "warn") : w.ready ? mark("ready", "good") : mark("not ready", "bad")],
   ["restarts", w => w.restarts, "number"], ["table", w => w.table_version, "number"],
 ];
 

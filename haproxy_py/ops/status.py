@@ -40,6 +40,7 @@ def describe_status(view: View) -> dict[str, Any]:
                 "worker": worker.worker,
                 "pid": worker.pid,
                 "ready": worker.ready,
+                "leaving": worker.leaving,
                 "restarts": worker.restarts,
                 "table_version": worker.table_version,
             }

@@ -19,6 +19,7 @@ class WorkerView:
     ready: bool  # accepts connections
     restarts: int
     table_version: int  # in force there; 0: none
+    leaving: bool = False  # fewer workers are wanted: it finishes what runs
 
 
 @dataclass(frozen=True, slots=True)
