@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. 0 switches a timer off, except `client_head` and `connect`. (P): restarts with every byte that moves.
+    """Seconds. 0 switches a timer off, except `client_head`, `connect` and `queue`. (P): restarts with every byte that moves.
 
     The first two run before the Host field has named an instance; until then the largest value of any instance holds.
     """
@@ -25,6 +25,7 @@ class Timeouts:
     tunnel_idle: float = 3600.0  # (P) tunnel without a byte in either direction
     tunnel_half_close: float = 30.0  # tunnel after the first side has finished
     linger: float = 2.0  # after an early answer: read and discard before closing
+    queue: float = 5.0  # waiting for a place while every replica is at its limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Limits:
     request_body: int = 0  # 0: no limit; bodies are streamed
     buffer: int = 65536  # bytes waiting for a slow side before reading from the other pauses
     exchanges: int = 1024  # at once on one replica, per worker; tunnels not counted
+    queue: int = 1024  # requests of an instance that wait for a place at a replica, per worker; 0: none
     idle_connections: int = 256  # kept to one replica, per worker
     connect_attempts: int = 3  # for one request
 

@@ -180,7 +180,7 @@ def _check_drain(drain: Drain) -> str | None:
     return None
 
 
-_NO_ZERO = ("client_head", "connect")
+_NO_ZERO = ("client_head", "connect", "queue")
 _read_timeouts = section(
     Timeouts,
     {field.name: duration(may_be_off=field.name not in _NO_ZERO) for field in dataclasses.fields(Timeouts)},
@@ -198,6 +198,7 @@ _read_limits = section(
         "request_body": size(1, 1024 * 1024 * MIB, may_be_off=True),
         "buffer": size(4 * KIB, 16 * MIB),
         "exchanges": number(1, 65536),
+        "queue": number(0, 65536),
         "idle_connections": number(0, 65536),
         "connect_attempts": number(1, 16),
     },

@@ -31,6 +31,7 @@ REASONS = (
     "unsupported_coding", "connect_failed", "upstream_closed", "bad_response", "response_head_too_large", "bad_upgrade",
     "loop_detected", "retry_budget", "discovery_pending", "no_replica", "replicas_full", "connect_timeout",
     "response_timeout", "version_not_supported", "client_stalled", "options_answered",
+    "queue_timeout",
 )  # fmt: skip
 """The closed set of reasons for which the proxy itself ended an exchange. An index here is a cell of the instance block."""
 
@@ -60,7 +61,9 @@ WORKER_CELLS = 512  # one page
 # --- instance block ---
 INSTANCE_PROXY_REPLIES = 0  # one cell per reason
 INSTANCE_GATE_DENIED = 48  # one cell per rule
-INSTANCE_CELLS = 64
+INSTANCE_QUEUED = 64  # gauge: requests that wait for a place at a replica
+INSTANCE_QUEUE_DURATION = 65  # a histogram, of those that got one: like that of a replica
+INSTANCE_CELLS = 128
 
 # --- replica block ---
 REPLICA_ACTIVE_REQUESTS = 0  # gauge
@@ -87,7 +90,7 @@ SEGMENT_CELLS = REPLICAS_AT + MAX_REPLICAS * REPLICA_CELLS
 SEGMENT_BYTES = SEGMENT_CELLS * CELL
 
 GAUGES = (REPLICA_ACTIVE_REQUESTS, REPLICA_ACTIVE_TUNNELS, REPLICA_IDLE_CONNECTIONS, REPLICA_EJECTED)
-"""Cells of a replica block that control zeroes when a worker died."""
+"""Cells of a replica block that control zeroes when a worker died; with `INSTANCE_QUEUED` of every instance block."""
 
 
 def instance_at(slot: int) -> int:

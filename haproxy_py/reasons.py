@@ -110,7 +110,9 @@ REASONS: dict[str, Reason] = {
         503, "destination_unavailable", "No replica of this instance is available: try again in a moment."
     ),
     "replicas_full": Reason(
-        503, "connection_limit_reached", "Every replica of this instance is at its limit: try again in a moment."
+        503,
+        "connection_limit_reached",
+        "Every replica of this instance is at its limit, and as many requests wait as may: try again in a moment.",
     ),
     "connect_timeout": Reason(
         504, "connection_timeout", "No replica of this instance accepted a connection in time: try again in a moment."
@@ -119,5 +121,10 @@ REASONS: dict[str, Reason] = {
     "version_not_supported": Reason(505, "http_request_error", "This proxy speaks HTTP/1.0 and HTTP/1.1 only."),
     "client_stalled": Reason(499, "", "The client stopped taking its answer."),
     "options_answered": Reason(200, "", "Answered by the proxy itself."),
+    "queue_timeout": Reason(
+        503,
+        "connection_limit_reached",
+        "Every replica of this instance stayed at its limit while the request waited: try again in a moment.",
+    ),
 }
 """In the order of `counters.REASONS`."""

@@ -381,9 +381,9 @@ def test_a_duration_out_of_range_is_refused(written: str) -> None:
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Timeouts)])
-def test_every_timeout_but_two_may_be_switched_off(name: str) -> None:
+def test_every_timeout_but_three_may_be_switched_off(name: str) -> None:
     text = write(instance=f"timeouts: {{{name}: 0s}}")
-    if name in ("client_head", "connect"):
+    if name in ("client_head", "connect", "queue"):
         assert "may not be 0" in find_error(text)
         return
     assert getattr(read_one(text).timeouts, name) == 0.0
@@ -423,6 +423,7 @@ RANGES = [
     ("buffer", "4KiB", "0"),
     ("exchanges", "1", "0"),
     ("exchanges", "65536", "65537"),
+    ("queue", "0", "65537"),
     ("idle_connections", "0", "65537"),
     ("connect_attempts", "1", "0"),
     ("connect_attempts", "16", "17"),

@@ -26,9 +26,11 @@ class Segment:
         self._map = mmap.mmap(self.fd, counters.SEGMENT_BYTES)
         self.cells: memoryview[int] = memoryview(self._map).cast("Q")
 
-    def zero_gauges(self, replica_slots: Iterable[int]) -> None:
+    def zero_gauges(self, instance_slots: Iterable[int], replica_slots: Iterable[int]) -> None:
         """What the gauges counted ended with the worker."""
         self.cells[counters.WORKER_CLIENT_CONNECTIONS] = 0
+        for slot in instance_slots:
+            self.cells[counters.instance_at(slot) + counters.INSTANCE_QUEUED] = 0
         for slot in replica_slots:
             at = counters.replica_at(slot)
             for gauge in counters.GAUGES:

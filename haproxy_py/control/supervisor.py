@@ -240,6 +240,10 @@ class Supervisor:
         delay, deadline = (max(0.0, moment - now) for moment in self._drain_times)
         return channel.Drain(delay, deadline)
 
+    def list_instance_slots(self) -> list[int]:
+        """Slots that have or had an instance."""
+        return self._routing.tables.instances.list_used()
+
     def list_replica_slots(self) -> list[int]:
         """Slots that have or had a replica."""
         return self._routing.tables.replicas.list_used()

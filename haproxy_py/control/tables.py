@@ -157,7 +157,7 @@ class _InstanceBlocks:
         self._segments = segments
 
     def is_busy(self, slot: int) -> bool:
-        return False  # an instance block has no gauges
+        return False  # its one gauge, of the queue, falls to zero as soon as it has left
 
     def read_activity(self, slot: int) -> object:
         return tuple(segment.read_instance_activity(slot) for segment in self._segments)

@@ -73,6 +73,9 @@ class Orders(Protocol):
     def note_ready(self, worker: int) -> None:
         """A process can take listeners, and has none yet."""
 
+    def list_instance_slots(self) -> list[int]:
+        """Slots of instances whose gauges may not be zero."""
+
     def list_replica_slots(self) -> list[int]:
         """Slots of replicas whose gauges may not be zero."""
 
@@ -278,7 +281,7 @@ class Worker:
         while not self._gone.is_set():
             process = WorkerProcess(self.number, self._receive, self._log)
             end, finished = await self._run_process(process)
-            self.segment.zero_gauges(self._orders.list_replica_slots())
+            self.segment.zero_gauges(self._orders.list_instance_slots(), self._orders.list_replica_slots())
             if self._gone.is_set() or (self._duty is Duty.LEAVE and finished):
                 self._log.say("info" if finished else "warning", f"{end}; it is not replaced")
                 return

@@ -16,6 +16,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
     GATE_DENIED,
     METHOD_NOT_SUPPORTED,
     OPTIONS_ANSWERED,
+    QUEUE_TIMEOUT,
     REPLICAS_FULL,
     RESPONSE_TIMEOUT,
 )
@@ -52,6 +53,7 @@ def may_persist(reason: cython.int) -> cython.bint:
         or reason == OPTIONS_ANSWERED
         or CONNECT_FAILED <= reason <= REPLICAS_FULL
         or REPLICAS_FULL < reason <= RESPONSE_TIMEOUT
+        or reason == QUEUE_TIMEOUT
     )
 
 

@@ -9,7 +9,8 @@
   dashboards speak socket.io, whose session lives in one replica's memory). If it is gone, any other will do: socket.io's
   client starts anew when its session is unknown.
 - A replica that could not be reached, or failed several exchanges in a row, is passed over for a while (RTY-11). Then one
-  exchange tries it, and the others follow if it was answered.
+  exchange tries it, and the others follow if it was answered. If all that could be used are such, all are used; where one of the
+  others is only full, its place is waited for (`queue`).
 """
 
 import cython
@@ -35,11 +36,26 @@ def choose(
     `sticky` says that the client will come back to it; `chance` is a random number; `now` the clock's time.
     """
     replica: Replica = _choose_among(instance, wanted, tried, sticky, chance, now)
-    if replica is None:  # never a 503 because of own suspicion alone: all are used again
+    if replica is None and not is_full(instance, tried, now):  # never a 503 because of own suspicion alone
         replica = _choose_among(instance, wanted, tried, sticky, chance, _NOBODY_IS_OUT)
     if replica is not None and replica.failures > 0:
         replica.try_once(now, instance.connect)
     return replica
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def is_full(instance: Instance, tried: list, now: cython.double) -> cython.bint:
+    """Whether a replica that works, and was not tried, has as many exchanges as it may: one can wait for it."""
+    replica: Replica
+    for replica in instance.replicas:
+        if (
+            replica.active >= instance.max_exchanges
+            and replica.out_until <= now
+            and (tried is None or replica not in tried)
+        ):
+            return True
+    return False
 
 
 @cython.cfunc

@@ -45,6 +45,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
     HEAD_TIMEOUT,
     METHOD_NOT_SUPPORTED,
     NONE,
+    QUEUE_TIMEOUT,
 )
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection
 from cython.cimports.haproxy_py.datapath.request import Request
@@ -122,9 +123,11 @@ class ClientConnection(Request):
     @cython.cfunc
     def ended(self):
         self.half_closed = True
-        if self.stage == WAITING or (self.stage == IDLE and self.held is not None):
+        if (self.stage == WAITING and self.waits_in is None) or (self.stage == IDLE and self.held is not None):
             return
-        if self.stage == HEAD or self.stage == BODY:  # FRM-11: the request will never be complete
+        # FRM-11: a request that is not complete never will be. One that waits in the queue has not gone anywhere yet, and
+        # whoever closes while it waits has most likely left: it must not take a place from those who are still there.
+        if self.stage == HEAD or self.stage == BODY or self.stage == WAITING:
             self.client_left()
             self.stage = CLOSING
             self.stream.abort()
@@ -448,7 +451,11 @@ class ClientConnection(Request):
         """End without another word: the drain's deadline has passed."""
         if self.stage == BODY or self.stage == WAITING:
             if self.described is not None:
-                self.log(self.status, NONE, "KD" if self.status or self.stage == BODY else "KH")
+                self.log(
+                    self.status,
+                    NONE,
+                    "KQ" if self.waits_in is not None else "KD" if self.status or self.stage == BODY else "KH",
+                )
             self.leave_replica()
             self.stage = CLOSING
         self.reset()
@@ -471,6 +478,9 @@ class ClientConnection(Request):
             (routes.linger if instance is None else instance.linger).start(self)
         elif self.stage == ENDED:
             self.stop_deadline()
+        elif self.waits_in is not None:
+            if self.queue is not instance.queue_timeout:  # it runs from the begin of the wait
+                instance.queue_timeout.start(self)
         elif self.blocked or self.stage == CLOSING:
             (routes.client_write if instance is None else instance.client_write).start(self)
         elif self.stage == BODY and not self.reading_paused:
@@ -524,6 +534,9 @@ class ClientConnection(Request):
             self.to_head_request = False
             self.is_html = False
             self.refuse(HEAD_TIMEOUT, 0)
+        elif self.waits_in is not None:
+            self.refuse(QUEUE_TIMEOUT, 0)
+            self.go_on()
         elif (self.blocked or self.stage == LINGERING or self.stage == CLOSING) and self.is_taking():
             self.choose_deadline()
         elif self.stage == LINGERING:
@@ -557,7 +570,10 @@ class ClientConnection(Request):
         paused: cython.bint = False
         limit: cython.Py_ssize_t = self.context.routes.buffer
         if self.stage == BODY:
-            paused = self.upstream.blocked if self.upstream is not None else self.pending_size > limit
+            if self.upstream is not None:
+                paused = self.upstream.blocked
+            else:
+                paused = self.pending_size > limit or self.waits_in is not None
         elif self.stage == WAITING or self.stage == IDLE:
             paused = self.held is not None and PyBytes_GET_SIZE(self.held) > limit
         if paused == self.reading_paused or self.stage == ENDED:

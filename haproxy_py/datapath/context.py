@@ -79,6 +79,7 @@ class Context:
         self.loop = loop
         self.poller = Poller(loop)
         self.clock = clock
+        clock.on_tick = self.look_at_queues
         self.counters = counters
         self.counts = counters.block(0)
         self.log = log
@@ -96,7 +97,13 @@ class Context:
 
     def publish(self, table: object) -> None:
         """Put a new table into force for every request that begins from now on."""
-        self.routes = Routes(table, self.routes, self.clock, self.counters)
+        self.routes = Routes(table, self.routes, self.loop, self.clock, self.counters)
+
+    def look_at_queues(self) -> None:
+        """With every tick: a replica that was out may be tried now, and nothing else would say so to those who wait."""
+        routes: Routes = self.routes
+        if routes is not None:
+            routes.wake_queues()
 
     def refresh_date(self) -> None:
         """The Date that own answers carry (RFC 9110 section 6.6.1); called with every tick, so it is a tick old at most."""

@@ -45,6 +45,9 @@ cdef class Exchange(ReplicaUser):
     cdef ReplicaConnection upstream  # None while connecting
     cdef list pending  # of the request, to be sent when connected
     cdef Py_ssize_t pending_size
+    cdef Replica wanted  # while it waits in the queue: where it should go if it can
+    cdef double queued_at  # monotonic seconds: since when it waits in the queue
+    cdef double queue_seconds  # that it has waited there before
     cdef object dial  # the Dial that connects
     cdef bint sticky  # by the affinity cookie
     cdef bint sets_cookie
@@ -65,6 +68,8 @@ cdef class Exchange(ReplicaUser):
     cdef void take_replica(self, Replica replica)
     cdef void release_replica(self)
     cdef void leave_replica(self)
+    cdef void leave_queue(self) noexcept
+    cdef str _where_left(self)
     cdef void attach(self, ReplicaConnection connection)
     cdef send_written(self)
     cdef refuse(self, int reason, int status)

@@ -32,6 +32,7 @@ from cython.cimports.haproxy_py.datapath.heads import (
 )
 from cython.cimports.haproxy_py.datapath.limits import SMALL_BODY, TROUBLES
 from cython.cimports.haproxy_py.datapath.pool import Replica
+from cython.cimports.haproxy_py.datapath.queue import Queue
 from cython.cimports.haproxy_py.datapath.reason import BAD_UPGRADE, CLIENT_GONE, NONE, RESPONSE_TIMEOUT, UPSTREAM_CLOSED
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection, ReplicaUser
 from cython.cimports.haproxy_py.datapath.tunnel import Tunnel
@@ -46,7 +47,7 @@ _TERMS = {
     "head_timeout": "cR", "body_timeout": "cD", "bad_chunk": "PD", "body_too_large": "PD", "connect_failed": "UC",
     "connect_timeout": "uC", "upstream_closed": "UH", "response_timeout": "uH", "bad_response": "PH",
     "response_head_too_large": "PH", "bad_upgrade": "PH", "discovery_pending": "PQ", "no_replica": "PQ",
-    "replicas_full": "PQ", "internal": "IH", "client_stalled": "cD",
+    "replicas_full": "PQ", "queue_timeout": "sQ", "internal": "IH", "client_stalled": "cD",
 }  # fmt: skip
 """Who ended an exchange and in which phase, where the proxy answered itself; `PR` for every other reason."""
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
@@ -55,8 +56,11 @@ _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.
 @cython.cfunc
 def give_back(replica: Replica) -> cython.void:
     """One exchange less on a replica."""
+    queue: Queue = replica.queue
     replica.active -= 1
     replica.counts[_ACTIVE] -= 1
+    if queue.first is not None:
+        queue.wake()
 
 
 @cython.cclass
@@ -77,6 +81,7 @@ class Exchange(ReplicaUser):
         self.sets_cookie = False
         self.upgrading = False
         self.connect_seconds = 0
+        self.queue_seconds = 0
         self.first_octet = 0
         self.octets_in = 0
         self.octets_out = 0
@@ -101,6 +106,8 @@ class Exchange(ReplicaUser):
     def leave_replica(self) -> cython.void:
         """The exchange ends without its answer: cut the connection to the replica, or stop waiting for one."""
         self.stream.undivert()
+        if self.waits_in is not None:
+            self.leave_queue()
         if self.upstream is not None:
             self.upstream.detach()
             self.upstream = None
@@ -112,6 +119,15 @@ class Exchange(ReplicaUser):
             self.replica = None
         else:
             self.release_replica()
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def leave_queue(self) -> cython.void:
+        """Wait for a place no more, whatever comes of it."""
+        queue: Queue = self.waits_in
+        queue.remove(self)
+        self.queue_seconds += monotonic() - self.queued_at
+        self.wanted = None
 
     @cython.cfunc
     def attach(self, connection: ReplicaConnection) -> cython.void:
@@ -353,10 +369,17 @@ class Exchange(ReplicaUser):
             self.start_exchange()
         self._count_reply(CLIENT_GONE)
         if self.context.log is not None:
-            self.log(
-                499, CLIENT_GONE, "CR" if self.stage == HEAD else "CD" if self.status or self.stage == BODY else "CH"
-            )
+            self.log(499, CLIENT_GONE, self._where_left())
         self.leave_replica()
+
+    @cython.cfunc
+    def _where_left(self) -> str:
+        """The phase in which the client went away."""
+        if self.stage == HEAD:
+            return "CR"
+        if self.waits_in is not None:
+            return "CQ"
+        return "CD" if self.status or self.stage == BODY else "CH"
 
     @cython.cfunc
     def reset(self) -> cython.void:
@@ -393,6 +416,7 @@ class Exchange(ReplicaUser):
         log.put_count(b"reused", self.reused)
         log.put_count(b"bytes_in", self.octets_in)
         log.put_count(b"bytes_out", self.octets_out)
+        log.put_seconds(b"t_queue", self.queue_seconds + (now - self.queued_at if self.waits_in is not None else 0))
         log.put_seconds(b"t_connect", self.connect_seconds)
         log.put_seconds(b"t_first", self.first_octet - self.started if self.first_octet else 0)
         log.put_seconds(b"t_total", now - self.started if self.started else 0)

@@ -13,6 +13,7 @@ cdef enum:
     REPLAYABLE = 65536  # RTY-9: octets of a body that is kept, whole, until the first octet of its answer
     TROUBLES = 3  # failed exchanges in a row for which a replica is ejected
     SMALL_BODY = 16384  # body bytes up to here are copied behind the head, so that both leave in one piece
+    SERVED_PER_TURN = 64  # requests of one queue that get a place in a row before others get their turn
     MAX_REQUESTS_PER_TURN = 64  # of one connection in a row, answered by the proxy itself, before others get their turn
     LINGER_BYTES = 65536  # CON-9: discarded after an early answer
     READ_SIZE = 262144  # octets that one visit of a connection reads, of a body that is copied through the worker

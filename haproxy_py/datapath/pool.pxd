@@ -1,4 +1,5 @@
 from haproxy_py.datapath.count cimport cell
+from haproxy_py.datapath.queue cimport Queue
 from haproxy_py.datapath.stream cimport StreamUser
 
 cdef class Pooled(StreamUser):
@@ -20,6 +21,7 @@ cdef class Replica:
     cdef int troubles  # exchanges in a row that it failed
     cdef readonly double out_until  # monotonic seconds: it is passed over until then
     cdef bint tried  # one exchange has been sent to see
+    cdef Queue queue  # of its instance
     cdef list idle  # of Pooled: the one used last is at the end
     cdef cell* counts
 

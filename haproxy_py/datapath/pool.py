@@ -6,6 +6,7 @@ deadline, on any octet, EOF or error (KAL-6), when the pool is full (the oldest 
 
 import cython
 from cython.cimports.haproxy_py.datapath.count import Counters
+from cython.cimports.haproxy_py.datapath.queue import Queue
 from cython.cimports.haproxy_py.datapath.stream import StreamUser
 
 from haproxy_py import counters as layout
@@ -32,13 +33,14 @@ class Pooled(StreamUser):
 class Replica:
     """One replica of an instance. Lives on through new tables as long as they name it."""
 
-    def __init__(self, entry: object, counters: Counters):
+    def __init__(self, entry: object, queue: Queue, counters: Counters):
         self.name = entry.name
         self.id = entry.id
         self.host = entry.host
         self.port = entry.port
         self.token = entry.token.encode("ascii")
         self.counts = counters.block(layout.replica_at(entry.slot))
+        self.queue = queue
         self.stamp = b""
         self.idle = []
         self.gone = False
@@ -87,12 +89,14 @@ class Replica:
     @cython.exceptval(check=False)
     def answered(self) -> cython.void:
         """It works."""
+        queue: Queue = self.queue
         self.troubles = 0
         if self.failures > 0:
             self.failures = 0
             self.tried = False
             self.out_until = 0
             self.counts[_EJECTED] = 0
+            queue.wake()
 
     @cython.cfunc
     def take_idle(self, younger_than: cython.double) -> Pooled:

@@ -2,8 +2,9 @@ from haproxy_py.datapath.context cimport Context
 from haproxy_py.datapath.framing cimport Body
 from haproxy_py.datapath.heads cimport Head
 from haproxy_py.datapath.pool cimport Pooled, Replica
+from haproxy_py.datapath.queue cimport Waiting
 from haproxy_py.datapath.routes cimport Instance
-from haproxy_py.datapath.stream cimport Stream, StreamUser
+from haproxy_py.datapath.stream cimport Stream
 
 # What a connection to a replica is doing.
 cdef enum Phase:
@@ -13,7 +14,7 @@ cdef enum Phase:
     ANSWERING  # its body is coming
     GONE  # closed, or handed over to a tunnel
 
-cdef class ReplicaUser(StreamUser):
+cdef class ReplicaUser(Waiting):
     cdef answer_begins(self, ReplicaConnection connection, Head head, const char* piece, Py_ssize_t size)
     cdef answer_interim(self, ReplicaConnection connection, Head head)
     cdef answer_goes_on(self, ReplicaConnection connection, const char* piece, Py_ssize_t size)

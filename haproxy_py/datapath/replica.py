@@ -18,9 +18,10 @@ from cython.cimports.haproxy_py.datapath.heads import (
 )
 from cython.cimports.haproxy_py.datapath.limits import MAX_INTERIM
 from cython.cimports.haproxy_py.datapath.pool import Pooled, Replica
+from cython.cimports.haproxy_py.datapath.queue import Waiting
 from cython.cimports.haproxy_py.datapath.reason import BAD_RESPONSE, RESPONSE_TIMEOUT, UPSTREAM_CLOSED
 from cython.cimports.haproxy_py.datapath.routes import Instance
-from cython.cimports.haproxy_py.datapath.stream import Stream, StreamUser
+from cython.cimports.haproxy_py.datapath.stream import Stream
 from cython.cimports.posix.strings import strncasecmp
 
 from haproxy_py import counters as layout
@@ -33,7 +34,7 @@ _KEEP_AT_MOST = cython.declare(cython.int, 60)  # KAL-2: seconds
 
 
 @cython.cclass
-class ReplicaUser(StreamUser):
+class ReplicaUser(Waiting):
     """Whoever has an exchange on a connection to a replica. Each call is one thing that happened on it."""
 
     @cython.cfunc

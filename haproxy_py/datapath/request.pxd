@@ -2,6 +2,7 @@ from haproxy_py.datapath.exchange cimport Exchange
 from haproxy_py.datapath.heads cimport Head
 from haproxy_py.datapath.passage cimport Passage
 from haproxy_py.datapath.pool cimport Replica
+from haproxy_py.datapath.replica cimport ReplicaConnection
 from haproxy_py.datapath.routes cimport Instance, Routes
 
 cdef class Request(Exchange):
@@ -22,6 +23,10 @@ cdef class Request(Exchange):
     cdef send_request(self, Head head, const char* piece, Py_ssize_t size)
     cdef bint is_replayable(self, Head head, Py_ssize_t size) noexcept
     cdef void dial_replica(self, list pending, Py_ssize_t size)
+    cdef void wait_for_place(self, list pending, Py_ssize_t size, bint first)
+    cdef send_pending(self)
+    cdef send_on(self, ReplicaConnection connection)
+    cdef bint may_wait(self)
     cdef void count_retry(self, int reason) noexcept
     cdef Replica choose_other(self, list tried)
     cdef void go_to(self, Replica replica)

@@ -1,7 +1,8 @@
 """What becomes of a request whose head was read: its instance, the gate's verdict, its replica, and the way there.
 
-- A replica is chosen once per exchange. A second choice is made where nothing was sent (RTY-1), or where the request may be
-  repeated and its connection died without an octet of an answer (RTY-3, RTY-4).
+- A replica is chosen once per exchange; if there is no place at any, the request waits for one (`queue`). A second choice is made
+  where nothing was sent (RTY-1), or where the request may be repeated and its connection died without an octet of an answer
+  (RTY-3, RTY-4); it takes a place before those that wait, because its request came before theirs.
 - What the data path asks of a request that it has not the octets of any more is kept: for the access log (`describe`), and to
   send it again (`kept`).
 """
@@ -10,8 +11,10 @@ import socket
 
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cython.cimports.haproxy_py.datapath.balance import by_cookie, choose, is_for_dashboard
+from cython.cimports.haproxy_py.datapath.balance import by_cookie, choose, is_for_dashboard, is_full
 from cython.cimports.haproxy_py.datapath.context import Context
+from cython.cimports.haproxy_py.datapath.count import observe
+from cython.cimports.haproxy_py.datapath.deadlines import monotonic
 from cython.cimports.haproxy_py.datapath.exchange import (
     BODY,
     Exchange,
@@ -31,6 +34,7 @@ from cython.cimports.haproxy_py.datapath.limits import (
 )
 from cython.cimports.haproxy_py.datapath.passage import Passage
 from cython.cimports.haproxy_py.datapath.pool import Replica
+from cython.cimports.haproxy_py.datapath.queue import Queue
 from cython.cimports.haproxy_py.datapath.reason import (
     BAD_HOST,
     BODY_TOO_LARGE,
@@ -56,6 +60,7 @@ from haproxy_py.datapath.dial import Dial
 _METHODS = cython.declare(tuple, tuple(method.encode("ascii") for method in layout.METHODS))
 _OTHER_METHOD = cython.declare(cython.int, layout.METHODS.index("other"))
 _GATE_DENIED = cython.declare(cython.int, layout.INSTANCE_GATE_DENIED)
+_QUEUE_DURATION = cython.declare(cython.int, layout.INSTANCE_QUEUE_DURATION)
 _REUSED = cython.declare(cython.int, layout.REPLICA_CONNECTIONS_REUSED)
 _RETRIES = cython.declare(cython.int, layout.WORKER_RETRIES)
 _RETRY_FAILED = cython.declare(cython.int, layout.RETRIES.index("connect_failed"))
@@ -171,18 +176,26 @@ class Request(Exchange):
     @cython.cfunc
     @cython.exceptval(-1000, check=True)
     def choose_replica(self, head: Head, passage: cython.pointer(Passage)) -> cython.int:
-        """Take a replica for the exchange. 0, or -(reason + 1)."""
+        """Take a replica for the exchange, or none if it has to wait for a place. 0, or -(reason + 1)."""
         instance: Instance = self.instance
+        queue: Queue = instance.queue
         sticky: cython.bint = False
         wanted: Replica = self.find_wanted(head, passage, cython.address(sticky))
-        replica: Replica = choose(instance, wanted, None, sticky, self.context.random(), self.context.clock.now)
-        if replica is None:
-            if not instance.discovered:
-                return -(DISCOVERY_PENDING + 1)
-            return -(REPLICAS_FULL + 1) if instance.replicas else -(NO_REPLICA + 1)
+        replica: Replica = None
+        if queue.first is None:  # nobody overtakes those that wait
+            replica = choose(instance, wanted, None, sticky, self.context.random(), self.context.clock.now)
         self.sticky = sticky
-        self.sets_cookie = sticky and replica is not wanted
-        self.take_replica(replica)
+        if replica is not None:
+            self.sets_cookie = sticky and replica is not wanted
+            self.take_replica(replica)
+            return 0
+        if not instance.discovered:
+            return -(DISCOVERY_PENDING + 1)
+        if not instance.replicas:
+            return -(NO_REPLICA + 1)
+        if queue.size >= instance.max_queue:
+            return -(REPLICAS_FULL + 1)
+        self.wanted = wanted
         return 0
 
     @cython.cfunc
@@ -259,6 +272,9 @@ class Request(Exchange):
         writer.check()
         if replayable:
             self.kept = writer.take()
+        if self.replica is None:
+            self.wait_for_place([writer.take() if self.kept is None else self.kept, piece[:size]], size, False)
+            return
         context.retries.count_exchange(context.clock.now)
         self.attempts = 1
         # KAL-5: what must not be sent twice goes out only on a connection that was used a moment ago.
@@ -295,6 +311,88 @@ class Request(Exchange):
         if upstream is not None:
             self.stream.divert(upstream.stream, self.body.remaining if self.body.kind == BY_LENGTH else 0)
 
+    # --- waiting for a place ---
+
+    @cython.cfunc
+    def wait_for_place(self, pending: list, size: cython.Py_ssize_t, first: cython.bint) -> cython.void:
+        """Wait in the queue of the instance, at its front or its end; then send `pending`, as `dial_replica` does.
+
+        Of the request's body nothing more is read until then.
+        """
+        queue: Queue = self.instance.queue
+        self.stop_deadline()
+        self.pending = pending
+        self.pending_size = size
+        self.queued_at = monotonic()
+        if first:
+            queue.put_first(self)
+        else:
+            queue.append(self)
+        self.choose_deadline()
+        self.update_reading()
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def take_place(self) -> cython.bint:
+        context: Context = self.context
+        queue: Queue = self.waits_in
+        instance: Instance = queue.instance
+        wanted: Replica = self.wanted
+        replica: Replica = None
+        if instance is not None and instance.replicas:
+            replica = choose(instance, wanted, None, self.sticky, context.random(), context.clock.now)
+            if replica is None:
+                return False
+        self.leave_queue()
+        try:
+            if replica is None:  # all have left meanwhile
+                self.refuse(NO_REPLICA, 0)
+                self.go_on()
+            else:
+                observe(instance.counts + _QUEUE_DURATION, self.queue_seconds)
+                self.instance = instance  # the newest
+                self.attempts += 1
+                self.sets_cookie = self.sticky and replica is not wanted
+                self.take_replica(replica)
+                self.send_pending()
+        except Exception as problem:  # the others in the queue have no part in it
+            context.poller.report(self.stream, problem)
+        return True
+
+    @cython.cfunc
+    def send_pending(self):
+        """There is a place: send what has come of the request, as `send_request` does."""
+        context: Context = self.context
+        connection: ReplicaConnection = None
+        if self.attempts == 1:
+            context.retries.count_exchange(context.clock.now)
+            connection = self.replica.take_idle(_ANY_AGE if self.kept is not None else context.clock.now - _YOUNG)
+        if connection is None:
+            self.dial_replica(self.pending, self.pending_size)
+            self.choose_deadline()
+            self.update_reading()
+        else:
+            self.replica.counts[_REUSED] += 1
+            self.reused = True
+            self.send_on(connection)
+
+    @cython.cfunc
+    def send_on(self, connection: ReplicaConnection):
+        """Send what waits of the request on this connection."""
+        piece: bytes
+        pending: list = self.pending
+        self.pending = None
+        self.pending_size = 0
+        self.attach(connection)
+        for piece in pending:
+            connection.send(PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece), cython.NULL, 0)
+        if self.body.complete:
+            connection.request_is_complete()
+        else:
+            self.divert_rest()
+        self.choose_deadline()
+        self.update_reading()
+
     # --- connecting, as a `Dial` sees it ---
 
     @cython.cfunc
@@ -327,31 +425,34 @@ class Request(Exchange):
 
     @cython.cfunc
     def dialled(self, connection: ReplicaConnection, seconds: cython.double):
-        """The connection stands: send what has come of the request."""
-        piece: bytes
-        pending: list = self.pending
+        """The connection stands."""
         self.dial = None
         self.connect_seconds = seconds
-        self.pending = None
-        self.pending_size = 0
-        self.attach(connection)
-        for piece in pending:
-            connection.send(PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece), cython.NULL, 0)
-        if self.body.complete:
-            connection.request_is_complete()
-        else:
-            self.divert_rest()
-        self.choose_deadline()
-        self.update_reading()
+        self.send_on(connection)
 
     @cython.cfunc
     def dial_failed(self, reason: cython.int):
-        """No replica could be connected to."""
+        """No replica could be connected to. One that is only full is waited for."""
+        self.dial = None
+        if (reason == CONNECT_FAILED or reason == CONNECT_TIMEOUT) and self.may_wait():
+            self.wait_for_place(self.pending, self.pending_size, True)
+            return
         if reason == CONNECT_FAILED and self.instance.winding_down:
             reason = NO_REPLICA  # the last ones have ended, and their table has not come yet
-        self.dial = None
         self.refuse(reason, 0)
         self.go_on()
+
+    @cython.cfunc
+    def may_wait(self) -> cython.bint:
+        """Whether there is a full replica to wait for, and room in the queue."""
+        queue: Queue = self.instance.queue
+        instance: Instance = queue.instance
+        return (
+            instance is not None
+            and self.attempts < instance.max_attempts
+            and queue.size < instance.max_queue
+            and is_full(instance, None, self.context.clock.now)
+        )
 
     # --- sending a second time ---
 

@@ -2,6 +2,7 @@ from haproxy_py.datapath.count cimport cell
 from haproxy_py.datapath.deadlines cimport DeadlineQueue
 from haproxy_py.datapath.gate cimport Gate
 from haproxy_py.datapath.pool cimport Replica
+from haproxy_py.datapath.queue cimport Queue
 
 cdef enum:
     ROUND_ROBIN
@@ -36,6 +37,7 @@ cdef class Instance:
     cdef long long max_body
     cdef Py_ssize_t buffer
     cdef int max_exchanges
+    cdef int max_queue
     cdef int max_idle
     cdef int max_attempts
     # timeouts
@@ -49,10 +51,12 @@ cdef class Instance:
     cdef DeadlineQueue tunnel_idle
     cdef DeadlineQueue tunnel_half_close
     cdef DeadlineQueue linger
+    cdef DeadlineQueue queue_timeout
     cdef double request_total
     cdef double connect
     cdef double connect_total
     # of this worker
+    cdef Queue queue
     cdef unsigned int turn  # of round robin
     cdef unsigned int sticky_turn  # the same for clients that will come back
 
@@ -72,3 +76,4 @@ cdef class Routes:
     cdef DeadlineQueue linger
 
     cdef Instance find(self, bytes host)
+    cdef void wake_queues(self)

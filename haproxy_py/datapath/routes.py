@@ -11,6 +11,7 @@ from cython.cimports.haproxy_py.datapath.count import Counters
 from cython.cimports.haproxy_py.datapath.deadlines import Clock
 from cython.cimports.haproxy_py.datapath.gate import Gate
 from cython.cimports.haproxy_py.datapath.pool import Replica
+from cython.cimports.haproxy_py.datapath.queue import Queue
 
 from haproxy_py import counters as layout
 from haproxy_py.config import Limits, Timeouts
@@ -26,7 +27,7 @@ _AFFINITIES = {"none": AFFINITY_NONE, "dashboard": AFFINITY_DASHBOARD, "all": AF
 class Instance:
     """One instance, ready to be asked per request."""
 
-    def __init__(self, entry: object, replicas: list, clock: Clock, counters: Counters):
+    def __init__(self, entry: object, replicas: list, queue: Queue, clock: Clock, counters: Counters):
         timeouts = entry.timeouts
         limits = entry.limits
         replica: Replica
@@ -50,6 +51,7 @@ class Instance:
         self.max_body = limits.request_body
         self.buffer = limits.buffer
         self.max_exchanges = limits.exchanges
+        self.max_queue = limits.queue
         self.max_idle = limits.idle_connections
         self.max_attempts = limits.connect_attempts
         self.client_head = clock.queue(timeouts.client_head)
@@ -62,9 +64,12 @@ class Instance:
         self.tunnel_idle = clock.queue(timeouts.tunnel_idle)
         self.tunnel_half_close = clock.queue(timeouts.tunnel_half_close)
         self.linger = clock.queue(timeouts.linger)
+        self.queue_timeout = clock.queue(timeouts.queue)
         self.request_total = timeouts.request_total
         self.connect = timeouts.connect
         self.connect_total = timeouts.connect_total
+        self.queue = queue
+        queue.follow(self, self.counts)
 
 
 @cython.final
@@ -72,9 +77,11 @@ class Instance:
 class Routes:
     """All instances of one table."""
 
-    def __init__(self, table: object, before: Optional[Routes], clock: Clock, counters: Counters):
+    def __init__(self, table: object, before: Optional[Routes], loop: object, clock: Clock, counters: Counters):
         known: dict = {}
         turns: dict = {}
+        queues: dict = {}
+        queue: Queue
         kept: set = set()
         replicas: list
         instance: Instance
@@ -87,18 +94,20 @@ class Routes:
             known = before.replicas_by_key()
             for instance in before.instances:
                 turns[instance.name] = (instance.turn, instance.sticky_turn)
+                queues[instance.name] = instance.queue
         for entry in table.instances:
             replicas = []
+            queue = queues.pop(entry.name, None) or Queue(loop)
             for item in entry.replicas:
                 key = (entry.name, item.name, item.host, item.port)
                 replica = known.get(key)
                 if replica is None:
-                    replica = Replica(item, counters)
+                    replica = Replica(item, queue, counters)
                 replica.set_draining(item.state is ReplicaState.DRAINING)
                 replica.set_stamp(entry.replica_header)
                 kept.add(key)
                 replicas.append(replica)
-            instance = Instance(entry, replicas, clock, counters)
+            instance = Instance(entry, replicas, queue, clock, counters)
             instance.turn, instance.sticky_turn = turns.get(entry.name, (0, 0))
             self.instances.append(instance)
             for host in entry.hosts:
@@ -108,6 +117,10 @@ class Routes:
         for key, replica in known.items():
             if key not in kept:
                 replica.retire()
+        for queue in queues.values():
+            queue.follow(None, queue.counts)
+            queue.wake()
+        self.wake_queues()  # there may be more replicas, or higher limits
         timeouts = [entry.timeouts for entry in table.instances] or [Timeouts()]
         limits = [entry.limits for entry in table.instances] or [Limits()]
         self.max_line = max(limit.request_line for limit in limits)
@@ -127,6 +140,15 @@ class Routes:
             for instance in self.instances
             for replica in instance.by_token.values()
         }
+
+    @cython.cfunc
+    def wake_queues(self) -> cython.void:
+        """Places may be free."""
+        instance: Instance
+        queue: Queue
+        for instance in self.instances:
+            queue = instance.queue
+            queue.wake()
 
     @cython.cfunc
     def find(self, host: bytes) -> Instance:

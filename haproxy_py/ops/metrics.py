@@ -104,17 +104,23 @@ class Scrape(Collector):
         replies = counter(
             "proxy_replies_total", "Exchanges that the proxy itself ended, by reason.", ("instance", "code", "reason")
         )
+        queued = gauge("queued_requests", "Requests that wait for a place at a replica now.", ("instance",))
+        waits = histogram(
+            "queue_duration_seconds", "How long requests waited that got a place at a replica.", ("instance",)
+        )
         for name, slot in self._view.instances:
             at = counters.instance_at(slot)
             cells = totals.sum_cells(self._view.segments, at, counters.INSTANCE_CELLS)
             if slot:  # a gate belongs to an instance; slot 0 is for exchanges that never had one
                 for index, rule in enumerate(counters.GATE_RULES):
                     denied.add_metric((name, rule), cells[counters.INSTANCE_GATE_DENIED + index])
+                queued.add_metric((name,), cells[counters.INSTANCE_QUEUED])
+                found = totals.take_histogram(cells[counters.INSTANCE_QUEUE_DURATION :])
+                waits.add_metric((name,), accumulate(found.counts, counters.DURATION_BUCKETS), sum_value=found.sum)
             for index, reason in enumerate(counters.REASONS):
                 if number := cells[counters.INSTANCE_PROXY_REPLIES + index]:
                     replies.add_metric((name, str(REASONS[reason].status), reason), number)
-        yield denied
-        yield replies
+        yield from (denied, replies, queued, waits)
 
     def _collect_replica_requests(self) -> Iterator[Metric]:
         requests = counter("replica_requests_total", "Exchanges answered by the replica.", (*REPLICA, "code", "method"))

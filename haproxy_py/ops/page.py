@@ -120,7 +120,8 @@ function draw(status) {
     const hosts = instance.hosts.length ? instance.hosts.join(", ") : "any host";
     parts.push(element("p", hosts + " \\u00b7 " + (instance.ha ? "High Availability mode, editor closed" :
       "not in High Availability mode, editor open") + " \\u00b7 " + instance.policy + ", affinity " +
-      instance.affinity + " \\u00b7 " + instance.gate_denied + " requests refused by the gate", "note"));
+      instance.affinity + " \\u00b7 " + instance.gate_denied + " requests refused by the gate \\u00b7 " +
+      instance.queued + " in the queue", "note"));
     if (instance.replicas.length) parts.push(table(REPLICA, instance.replicas));
     else parts.push(element("p", instance.discovered ? "no replica" : "replicas are not known yet", "bad"));
   }

@@ -83,6 +83,7 @@ def _describe_instance(view: View, instance: InstanceEntry) -> dict[str, Any]:
         "discovered": instance.discovered,
         "policy": instance.policy,
         "affinity": instance.affinity,
+        "queued": cells[counters.INSTANCE_QUEUED],
         "gate_denied": sum(cells[counters.INSTANCE_GATE_DENIED :][: len(counters.GATE_RULES)]),
         "proxy_replies": {
             reason: number

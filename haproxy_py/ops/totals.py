@@ -42,7 +42,12 @@ def read_simple(cells: Cells, slot: int) -> list[int]:
 def read_histogram(cells: Cells, slot: int, offset: int) -> Histogram:
     """`counters.REPLICA_DURATION` or `counters.REPLICA_CONNECT_DURATION` of a replica."""
     buckets = len(counters.DURATION_BUCKETS) + 1
-    values = sum_cells(cells, counters.replica_at(slot) + offset, buckets + 1)
+    return take_histogram(sum_cells(cells, counters.replica_at(slot) + offset, buckets + 1))
+
+
+def take_histogram(values: Sequence[int]) -> Histogram:
+    """The histogram that lies at the begin of these cells."""
+    buckets = len(counters.DURATION_BUCKETS) + 1
     return Histogram(tuple(values[:buckets]), values[buckets] / 1e9)
 
 

@@ -37,7 +37,7 @@ def test_kill_9_of_one_of_three_costs_at_most_the_posts_it_had(
         assert [failure for failure in failures if not is_excused(failure)] == []
         assert len(failures) <= times * 8  # one thread has one request
     figures.add(
-        f"kill -9 of one of {COUNT} replicas, {times} times: {len(load.results)} requests, {len(failures)} POSTs lost with "
+        f"kill -9 of one of {COUNT} replicas, {times} times: {load.total} requests, {len(failures)} POSTs lost with "
         "their replica, nothing else failed"
     )
 

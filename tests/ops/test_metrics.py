@@ -191,3 +191,17 @@ def test_reading_the_counters_of_a_replica_is_cheap() -> None:
         scrape(view)
     # About 4 ms for three replicas on a slow core; reading all 7,200 cells of each would take ten times that.
     assert (time.perf_counter() - began) / 50 < 0.05
+
+
+def test_queue_is_shown_by_instance() -> None:
+    first, second = make_segment(), make_segment()
+    at = counters.instance_at(1)
+    first[at + counters.INSTANCE_QUEUED] = 3
+    second[at + counters.INSTANCE_QUEUED] = 4
+    first[at + counters.INSTANCE_QUEUE_DURATION] = 5
+    first[at + counters.INSTANCE_QUEUE_DURATION + len(counters.DURATION_BUCKETS) + 1] = 2_000_000_000
+    view = make_view(first, second)
+    assert value(view, "queued_requests", instance="one") == 7
+    assert value(view, "queue_duration_seconds_count", instance="one") == 5
+    assert value(view, "queue_duration_seconds_sum", instance="one") == 2.0
+    assert value(view, "queued_requests", instance="") is None

@@ -16,7 +16,7 @@ from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventual
 GET = b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n"
 FIELDS = {
     "ts", "client", "method", "target", "host", "status", "reason", "term", "instance", "replica", "pod", "attempts",
-    "reused", "bytes_in", "bytes_out", "t_connect", "t_first", "t_total", "request_id", "user_agent",
+    "reused", "bytes_in", "bytes_out", "t_queue", "t_connect", "t_first", "t_total", "request_id", "user_agent",
 }  # fmt: skip
 
 

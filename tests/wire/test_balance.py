@@ -128,7 +128,7 @@ async def test_full_replica_is_passed_over_and_all_full_is_503() -> None:
     async with (
         ScriptedReplica(one) as first,
         ScriptedReplica(two) as second,
-        InnerWorker([first.url, second.url], limits={"exchanges": 2}) as worker,
+        InnerWorker([first.url, second.url], limits={"exchanges": 2, "queue": 0}) as worker,
     ):
         one.gate.clear()
         two.gate.clear()

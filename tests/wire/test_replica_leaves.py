@@ -113,7 +113,7 @@ async def wait_dials(worker: InnerWorker, count: int) -> None:
 
 async def test_connections_under_way_for_clients_that_left_count_towards_the_limit() -> None:
     with black_hole() as url:
-        async with InnerWorker([url], limits={"exchanges": 3}, timeouts={"connect": "2s"}) as worker:
+        async with InnerWorker([url], limits={"exchanges": 3, "queue": 0}, timeouts={"connect": "2s"}) as worker:
             for number in range(10):
                 async with await worker.open() as client:
                     client.send(GET)
