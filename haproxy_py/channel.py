@@ -59,12 +59,13 @@ class Listen:
     """How to accept from now on: on these listeners and no others.
 
     The sockets of those that are new to the worker have been sent, in this order. A listener that is not in the list is
-    left: its connections end as in a drain, its tunnels by the deadline. Certificates and limits hold for new connections.
+    left: its connections end as in a drain that accepts nobody. Certificates and limits hold for new connections.
     """
 
     listeners: tuple[Listener, ...]
     access_log: bool  # one JSON line per exchange on standard output
-    deadline: float  # seconds from now for what came in by listeners that are left
+    delay: float  # of the drain of what is left
+    deadline: float
     surviving: frozenset[int] = (
         frozenset()
     )  # left, but others go on accepting from the sockets: leave their queues alone
@@ -72,13 +73,14 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Finish: answers say `Connection: close` from now on, accepting ends after `delay`, everything after `deadline`.
+    """Finish: answers say `Connection: close` from now on, idle connections end after `delay`, everything after `deadline`.
 
     Both in seconds from now. The worker exits with status 0 when the last exchange has ended.
     """
 
     delay: float
     deadline: float
+    accepting: bool = True  # until `delay` is over; else nobody new is accepted from now on
     surviving: frozenset[int] = (
         frozenset()
     )  # listeners whose sockets others go on accepting from: leave their queues alone

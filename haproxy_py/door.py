@@ -163,21 +163,33 @@ class Door:
 class Farewell:
     """The end of some doors, or of all, and of what came in by them (DRN-7 to DRN-10).
 
-    After `delay` nobody new is accepted, and connections that serve no request are closed. Tunnels end last, spread over
-    `TUNNEL_WINDOW` before the deadline; then what is left is aborted.
+    Answers say that the connection ends. After a delay those that serve no request are closed: by then clients that use
+    theirs have been told, and no request crosses the end of its connection. Tunnels end last, spread over `TUNNEL_WINDOW`
+    before the deadline; then what is left is aborted.
     """
 
     def __init__(
-        self, context: Any, doors: Iterable[Door], now: float, delay: float, deadline: float, surviving: frozenset[int]
+        self,
+        context: Any,
+        doors: Iterable[Door],
+        now: float,
+        delay: float,
+        deadline: float,
+        accepting: bool,
+        surviving: frozenset[int],
     ) -> None:
-        """`now` is the clock's time. `surviving`: doors whose sockets others go on accepting from."""
+        """`now` is the clock's time. `accepting`: until the delay is over; else nobody new is accepted from now on.
+
+        `surviving`: doors whose sockets others go on accepting from.
+        """
         self._context = context
         self._doors = list(doors)
         self._entrances: set[Entrance] | None = {door.entrance for door in self._doors}  # None: all that ever were
         self._surviving = surviving
-        self._accept_ends = now + delay
+        self._accept_ends = now + delay if accepting else now
+        self._idle_ends = now + delay
         self._ends = now + deadline
-        self._tunnels_begin = max(self._accept_ends, self._ends - TUNNEL_WINDOW)
+        self._tunnels_begin = max(self._idle_ends, self._ends - TUNNEL_WINDOW)
         self._every = LOOK_AROUND
         self._next = now
 
@@ -206,7 +218,8 @@ class Farewell:
             for client in clients:
                 client.abort()
             return True
-        self._close_idle(clients)
+        if now >= self._idle_ends:
+            self._close_idle(clients)
         if now >= self._tunnels_begin:
             tunnels = [client for client in clients if not isinstance(client, ClientConnection)]
             steps_left = max(1, int((self._ends - now - SPARE) / self._every))

@@ -101,7 +101,7 @@ class Worker:
         while data := await self._read(reader):
             for message in self._decoder.feed(data):
                 await self._obey(message)
-        self._begin_drain(0.0, ORPHAN_DEADLINE)
+        self._begin_drain(channel.Drain(0.0, ORPHAN_DEADLINE))
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes:
         """What control says next; nothing once it is gone, however it went."""
@@ -119,8 +119,8 @@ class Worker:
                 self.say(channel.Applied(table.version))
             case channel.Listen():
                 self._listen_on(message)
-            case channel.Drain(delay, deadline, surviving):
-                self._begin_drain(delay, deadline, surviving)
+            case channel.Drain():
+                self._begin_drain(message)
             case channel.Stop():
                 self._finished.set()
 
@@ -151,7 +151,7 @@ class Worker:
             for door in left:
                 door.entrance.leaving = True
             now = self._clock.now
-            farewell = Farewell(self.context, left, now, 0.0, wanted.deadline, wanted.surviving)
+            farewell = Farewell(self.context, left, now, wanted.delay, wanted.deadline, False, wanted.surviving)
             farewell.step(now)  # before a new listener accepts from the socket of one that is left
             self._farewells.append(farewell)
         for listener in wanted.listeners:
@@ -185,14 +185,17 @@ class Worker:
         if self._drain is not None and self._drain.step(now):
             self._finished.set()
 
-    def _begin_drain(self, delay: float, deadline: float, surviving: frozenset[int] = frozenset()) -> None:
+    def _begin_drain(self, drain: channel.Drain) -> None:
         if self.context is None:
             self._finished.set()
             return
         if self._drain is not None:
             return  # control is gone while draining: the deadline stays
         self.context.draining = True
-        farewell = Farewell(self.context, self._doors.values(), self._clock.now, delay, deadline, surviving)
+        now = self._clock.now
+        farewell = Farewell(
+            self.context, self._doors.values(), now, drain.delay, drain.deadline, drain.accepting, drain.surviving
+        )
         self._drain = farewell.of_everything()
         self._doors.clear()
 

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from haproxy_py import channel
+from haproxy_py.config import Drain
 from haproxy_py.control.log import Log
 from haproxy_py.control.segments import Segment
 from haproxy_py.control.workers import Orders, Worker, WorkerFailedError
@@ -94,8 +95,8 @@ class Crew:
         everybody = [*self.workers, *self.joining]
         return everybody[len(everybody) - count :]
 
-    def dismiss(self, leaving: Sequence[Worker], deadline: float) -> None:
-        """Have these workers finish until `deadline` seconds from now."""
+    def dismiss(self, leaving: Sequence[Worker], drain: Drain) -> None:
+        """Have these workers accept nobody new, and finish."""
         loop = asyncio.get_running_loop()
         for worker in leaving:
             if worker in self.joining:  # it has nothing to finish
@@ -104,9 +105,9 @@ class Crew:
                 worker.kill()
             else:
                 self.workers.remove(worker)
-                self._let_go(worker, loop.time() + deadline)
-                worker.leave(channel.Drain(0.0, deadline))
-                loop.call_later(deadline + KILL_AFTER_DEADLINE, worker.kill)
+                self._let_go(worker, loop.time() + drain.deadline)
+                worker.leave(channel.Drain(drain.delay, drain.deadline, accepting=False))
+                loop.call_later(drain.deadline + KILL_AFTER_DEADLINE, worker.kill)
 
     def _let_go(self, worker: Worker, until: float) -> None:
         self.leaving.append(worker)

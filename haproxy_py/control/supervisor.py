@@ -217,7 +217,7 @@ class Supervisor:
                 self._log.info(f"{place.process} accepts connections")
                 if deadline is not None:
                     left = max(0.0, deadline - asyncio.get_running_loop().time())
-                    place.send(channel.Drain(0.0, left))
+                    place.send(channel.Drain(0.0, left, accepting=False))
                 elif drain := self.make_drain():
                     place.send(drain)
 
@@ -226,6 +226,7 @@ class Supervisor:
         message = channel.Listen(
             self._listeners.describe(self._file_limit, len(self._crew.workers)),
             self._config.log.access == "json",
+            self._config.drain.delay,
             self._config.drain.deadline,
             surviving,
         )
@@ -306,7 +307,7 @@ class Supervisor:
         self._listeners.commit(change)
         leaving = crew.choose_leaving(max(0, count - wanted))
         self._listeners.part(sum(worker in crew.workers for worker in leaving))
-        crew.dismiss(leaving, read.drain.deadline)
+        crew.dismiss(leaving, read.drain)
         crew.add(numbers, self)
         for worker in crew.workers:
             self._listeners.join(worker.number)  # whoever joined while the change was prepared
@@ -346,10 +347,7 @@ class Supervisor:
     def _say_changes(self, change: Change, workers: int, wanted: int) -> None:
         deadline = self._config.drain.deadline
         for listener in change.left:
-            self._log.info(
-                f"no longer listening on {listener}; its connections end now, those that are busy and tunnels within "
-                f"{deadline:g} s"
-            )
+            self._log.info(f"no longer listening on {listener}; its connections and tunnels end within {deadline:g} s")
         for listener in change.added:
             self._log.info(f"listening on {listener}")
         if workers != wanted:

@@ -53,7 +53,7 @@ class StandIn:
                 self.say(channel.Applied(table.version), channel.Notice("info", f"got table {table.version}: {names}"))
             case channel.Listen():
                 self.listen(message)
-            case channel.Drain(delay, _, _) if self.mode != "stubborn":
+            case channel.Drain(delay) if self.mode != "stubborn":
                 self.say(channel.Notice("info", f"got Drain {delay:.1f}"))
                 self.ends_at = time.monotonic() + delay
             case channel.Stop() if self.mode != "stubborn":

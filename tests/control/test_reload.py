@@ -145,7 +145,7 @@ def test_workers_that_are_too_many_drain_and_their_counters_stay(start: Start, r
     pids = {worker["worker"]: worker["pid"] for worker in get_status(url)["workers"]}
     reload(control, FILE.replace("workers: 2", "workers: 1"))
     control.expect("workers: 1, formerly 2")
-    control.expect(r"worker 2 \(pid \d+\): got Drain 0.0")
+    control.expect(r"worker 2 \(pid \d+\): got Drain 0.3")
     control.expect(r"worker 2 \(pid \d+\) ended with status 0; it is not replaced")
     control.expect(IN_FORCE)
     assert [(worker["worker"], worker["pid"]) for worker in get_status(url)["workers"]] == [(1, pids[1])]

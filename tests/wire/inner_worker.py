@@ -161,12 +161,13 @@ class InnerWorker:
         self,
         *listeners: channel.Listener,
         sockets: Sequence[socket.socket] = (),
+        delay: float = 0.0,
         deadline: float = 5.0,
         surviving: Sequence[int] = (),
     ) -> None:
         """Accept on these and no others; `sockets` are of those that are new. Returns when it is so."""
         channel.send_sockets(self._our_sockets, [sock.fileno() for sock in sockets])
-        await self._say(channel.Listen(listeners, self._has_log, deadline, frozenset(surviving)))
+        await self._say(channel.Listen(listeners, self._has_log, delay, deadline, frozenset(surviving)))
         await eventually(lambda: self._worker.listening == {listener.number for listener in listeners})
 
     def copy_socket(self) -> socket.socket:
@@ -179,7 +180,7 @@ class InnerWorker:
         await eventually(lambda: (self.context.log is not None) == on)
 
     async def drain(self, delay: float, deadline: float, surviving: Sequence[int] = ()) -> None:
-        await self._say(channel.Drain(delay, deadline, frozenset(surviving)))
+        await self._say(channel.Drain(delay, deadline, not surviving, frozenset(surviving)))
         await eventually(lambda: self.context.draining)
 
     async def wait_ended(self) -> None:

@@ -91,6 +91,22 @@ async def test_listener_that_is_left_ends_its_connections_and_no_others(second: 
             await open_wire(port)
 
 
+async def test_idle_connections_of_a_listener_that_is_left_end_after_the_delay(second: socket.socket) -> None:
+    """A request that is on its way when the listener is left must not meet a connection that is just being closed."""
+    async with ScriptedReplica(answer_each()) as replica, InnerWorker([replica.url]) as worker:
+        await worker.listen(worker.describe(), describe(second), sockets=[second])
+        async with await open_wire(get_port(second)) as used, await open_wire(get_port(second)) as idle:
+            assert (await used.ask(GET))[0] == 200
+            assert (await idle.ask(GET))[0] == 200
+            began = time.monotonic()
+            await worker.listen(worker.describe(), delay=1.5)
+            await asyncio.sleep(0.7)
+            status, head, _ = await used.ask(GET)
+            assert (status, get_field(head, "Connection")) == (200, "close")
+            assert await idle.wait_end() == "fin"
+            assert time.monotonic() - began > 1.4
+
+
 async def test_who_waits_in_the_queue_of_a_listener_that_is_left_is_served(second: socket.socket) -> None:
     async with ScriptedReplica(answer_each()) as replica, InnerWorker([replica.url]) as worker:
         full = describe(second, connections=1)
