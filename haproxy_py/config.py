@@ -49,6 +49,24 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Retries:
+    """Requests that are sent a second time. How often connecting is tried is `Limits.connect_attempts`."""
+
+    resend: bool = True  # what may be repeated, once, when its connection died without an octet of an answer
+    budget: int = 20  # percent of the exchanges of the last ten seconds, per worker
+    budget_min: int = 3  # so many in ten seconds are always within the budget
+
+
+@dataclass(frozen=True, slots=True)
+class Eject:
+    """When a replica is passed over for its failures. One that cannot be connected to is ejected at once."""
+
+    failures: int = 3  # failed exchanges in a row; 0: any number
+    first: float = 1.0  # seconds out; twice as long every further time in a row
+    longest: float = 30.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
 class Balance:
     policy: str = "round-robin"  # round-robin | least-connections | random-two
     affinity: str = "dashboard"  # none | dashboard | all
@@ -107,6 +125,8 @@ class Instance:
     replica_header: str = "id"  # id | name | off
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
+    retries: Retries = field(default_factory=Retries)
+    eject: Eject = field(default_factory=Eject)
     trusted_proxies: tuple[str, ...] = ()  # networks in CIDR notation
 
 
@@ -120,6 +140,8 @@ class InstancesFrom:
     replica_header: str = "id"
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
+    retries: Retries = field(default_factory=Retries)
+    eject: Eject = field(default_factory=Eject)
     trusted_proxies: tuple[str, ...] = ()
 
 
@@ -143,12 +165,21 @@ class Listen:
 class Ops:
     host: str = "127.0.0.1"
     port: int = 9090
+    token_file: str = ""  # path, relative to the configuration file; empty: calls that change something are off
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
     delay: float = 5.0  # seconds: keep accepting after SIGTERM
     deadline: float = 25.0  # seconds from SIGTERM: what still runs is aborted
+
+
+@dataclass(frozen=True, slots=True)
+class Watchdog:
+    """Seconds for which the loop of a worker stands still. 0 switches either off."""
+
+    report: float = 1.0  # then the worker's stack is logged
+    replace: float = 10.0  # then the worker is killed, and another takes its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,4 +196,5 @@ class Config:
     ops: Ops = field(default_factory=Ops)
     workers: int = 0  # 0: auto
     drain: Drain = field(default_factory=Drain)
+    watchdog: Watchdog = field(default_factory=Watchdog)
     log: Log = field(default_factory=Log)

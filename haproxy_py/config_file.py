@@ -17,6 +17,7 @@ from haproxy_py.config import (
     Balance,
     Config,
     Drain,
+    Eject,
     Gate,
     Instance,
     InstancesFrom,
@@ -25,19 +26,23 @@ from haproxy_py.config import (
     Listen,
     Log,
     Ops,
+    Retries,
     Timeouts,
     Tls,
+    Watchdog,
 )
 from haproxy_py.config_error import ConfigError, Place, Problem, Problems
 from haproxy_py.config_kubernetes import read_selector, read_service
 from haproxy_py.config_reader import (
     Reader,
+    boolean,
     duration,
     is_true,
     kept,
     list_of,
     number,
     once,
+    percent,
     read_keys,
     section,
     size,
@@ -67,6 +72,9 @@ MAX_HOSTS = 256
 MAX_RULES = 256
 """Entries of one of `gate.allow`, `gate.deny`, `trusted_proxies`: they are walked in order for a request."""
 
+MIN_STALL = 0.5
+"""Seconds: the loop of a worker ticks every 100 ms, and is late when all CPUs are busy."""
+
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -74,11 +82,9 @@ HEAD_SCRATCH = 96 * KIB
 """The data path rewrites heads in a buffer of this size: the maxima of request_line and request_head fit together."""
 
 # What a later version will read, with what to do until then.
-_LATER_OPS = {"token_file": "there is no call yet that changes something; remove this key"}
 _LATER_REPLICAS = {"dns": 'list the replicas under "static" or name a Service under "kubernetes"'}
 _LATER_INSTANCE = {
     "health": "a replica that does not accept a connection is passed over; remove this key",
-    "retries": "limits.connect_attempts bounds the attempts to connect; remove this key",
 }
 _LATER_MODES = {"strict": 'write "deny", and name further paths under gate.deny'}
 
@@ -173,10 +179,25 @@ def _check_limits(limits: Limits) -> str | None:
     return None
 
 
+def _check_eject(eject: Eject) -> str | None:
+    if eject.longest < eject.first:
+        longest, first = values.spell_duration(eject.longest), values.spell_duration(eject.first)
+        return f"longest ({longest}) must not be below first ({first}): a replica is out longer every time"
+    return None
+
+
 def _check_drain(drain: Drain) -> str | None:
     if drain.deadline <= drain.delay:
         deadline, delay = values.spell_duration(drain.deadline), values.spell_duration(drain.delay)
         return f"deadline ({deadline}) must exceed delay ({delay}): both count from SIGTERM"
+    return None
+
+
+def _check_watchdog(watchdog: Watchdog) -> str | None:
+    if watchdog.replace and watchdog.replace < watchdog.report + MIN_STALL:
+        replace, report = values.spell_duration(watchdog.replace), values.spell_duration(watchdog.report)
+        least = values.spell_duration(MIN_STALL)
+        return f"replace ({replace}) must exceed report ({report}) by {least} or more: a stall is reported first"
     return None
 
 
@@ -204,11 +225,18 @@ _read_limits = section(
     },
     _check_limits,
 )
+_read_retries = section(Retries, {"resend": boolean, "budget": percent, "budget_min": number(0, 1000)})
+_read_eject = section(
+    Eject,
+    {"failures": number(0, 1000), "first": duration(may_be_off=False), "longest": duration(may_be_off=False)},
+    _check_eject,
+)
 _read_balance = section(
     Balance,
     {"policy": word("round-robin", "least-connections", "random-two"), "affinity": word("none", "dashboard", "all")},
 )
 _read_drain = section(Drain, {"delay": duration(), "deadline": duration(may_be_off=False)}, _check_drain)
+_read_watchdog = section(Watchdog, {"report": duration(MIN_STALL), "replace": duration(MIN_STALL)}, _check_watchdog)
 _read_log = section(Log, {"access": word("json", "off"), "level": word("debug", "info", "warning", "error")})
 
 
@@ -233,6 +261,8 @@ _SETTINGS: dict[str, Reader[Any]] = {
     "replica_header": word("id", "name", "off"),
     "timeouts": _read_timeouts,
     "limits": _read_limits,
+    "retries": _read_retries,
+    "eject": _read_eject,
     "trusted_proxies": list_of(text_only(values.network, "a network like 10.0.0.0/8"), MAX_RULES, may_be_empty=True),
 }
 
@@ -299,8 +329,9 @@ def _read_tls(node: Node, problems: Problems) -> Tls | None:
 
 def _read_ops(addresses: _Addresses) -> Reader[Ops]:
     def read(node: Node, problems: Problems) -> Ops:
-        found = read_keys(node, {"address": addresses.read}, problems, later=_LATER_OPS)
-        return Ops(*found.get("address", ()))
+        token_file: Reader[str] = text_only(values.file_path, "a path like /etc/haproxy-py/ops-token")
+        found = read_keys(node, {"address": addresses.read, "token_file": token_file}, problems)
+        return Ops(*found.pop("address", ()), **found)
 
     return read
 
@@ -388,6 +419,7 @@ def _read_config(tree: Node, problems: Problems) -> Config:
         "instances": _read_instances(addresses),
         "instances_from": _read_instances_from,
         "drain": _read_drain,
+        "watchdog": _read_watchdog,
         "log": _read_log,
     }
     if not _names_ops_address(tree):

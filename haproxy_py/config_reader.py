@@ -57,7 +57,7 @@ def duration(least: float = 0.001, may_be_off: bool = True) -> Reader[float]:
         if seconds == 0 and may_be_off:
             return seconds
         if seconds == 0:
-            raise UnacceptableError("may not be 0: without this timer a connection could be held for ever")
+            raise UnacceptableError("may not be 0: this cannot be switched off")
         if not least <= seconds <= LONGEST:
             raise UnacceptableError(
                 f"{text} is outside {values.spell_duration(least)} to {values.spell_duration(LONGEST)}"
@@ -120,6 +120,18 @@ def word(*words: str, later: dict[str, str] | None = None) -> Reader[str]:
         return read_scalar(node, problems)
 
     return read
+
+
+def boolean(node: Node, problems: Problems) -> bool | None:
+    if not isinstance(node, Scalar) or node.kind != "boolean":
+        problems.add(node.place, f"expected true or false, found {describe(node)}")
+        return None
+    return is_true(node)
+
+
+def percent(node: Node, problems: Problems) -> int | None:
+    """Reads a share like `20%`."""
+    return scalar(values.percent, "a share like 20%")(node, problems)
 
 
 def is_true(node: Scalar) -> bool:

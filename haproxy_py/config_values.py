@@ -28,6 +28,7 @@ _SIZE_UNITS = {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024, "B": 1}
 # Digits are bounded so that no number from a file is large enough to slow arithmetic down.
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
 _SIZE = re.compile(r"([0-9]{1,12})(B|KiB|MiB|GiB)")
+_PERCENT = re.compile(r"([0-9]{1,3})%")
 _NUMBER = re.compile(r"[0-9]{1,12}")
 _BARE_NUMBER = re.compile(r"[0-9][0-9_.]*")
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -88,6 +89,14 @@ def number(text: str) -> int:
     if not _NUMBER.fullmatch(text):
         raise UnacceptableError(f"expected a whole number, found {quote(text)}")
     return int(text)
+
+
+def percent(text: str) -> int:
+    """The number of a share like `20%`."""
+    match = _PERCENT.fullmatch(text)
+    if not match or int(match[1]) > 100:
+        raise UnacceptableError(f"expected a share from 0% to 100%, found {quote(text)}")
+    return int(match[1])
 
 
 def spell_duration(seconds: float) -> str:

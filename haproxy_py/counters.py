@@ -55,6 +55,7 @@ WORKER_CLIENT_CONNECTIONS = 0  # gauge: client connections open now
 WORKER_CLIENT_CONNECTIONS_TOTAL = 1  # accepted since start
 WORKER_LOG_LINES_DROPPED = 2  # access-log lines dropped because the reader of the log did not keep up
 WORKER_ACCEPT_PAUSES = 3  # times that accepting paused at the connection limit
+WORKER_TICKS = 4  # of the loop: the sign of life that the watchdog looks for
 WORKER_RETRIES = 8  # one cell per reason of RETRIES
 WORKER_CELLS = 512  # one page
 

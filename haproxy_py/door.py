@@ -5,12 +5,11 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
-import math
 import os
 import socket
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 from haproxy_py import channel, counters
@@ -24,10 +23,10 @@ IDLE_CLOSED_PER_SECOND = 5000
 """Idle client connections that a drain closes: their clients reconnect elsewhere, and not all in one moment."""
 
 TUNNEL_WINDOW = 10.0
-"""Seconds before the deadline over which the ends of tunnels are spread (DRN-9)."""
+"""Seconds before a deadline over which the ends of tunnels are spread (DRN-9): the proxy's, a listener's or a replica's."""
 
-SPARE = 0.5
-"""Seconds before the deadline by which the last tunnel has been told."""
+TUNNELS_SPARE = 0.5
+"""Seconds before that deadline at which the last tunnel is told to close."""
 
 LAST_ACCEPTS = 0.3
 """Seconds in which those that have begun to connect are still accepted, while control closes its sockets."""
@@ -189,7 +188,6 @@ class Farewell:
         self._accept_ends = now + delay if accepting else now
         self._idle_ends = now + delay
         self._ends = now + deadline
-        self._tunnels_begin = max(self._idle_ends, self._ends - TUNNEL_WINDOW)
         self._every = LOOK_AROUND
         self._next = now
 
@@ -220,11 +218,8 @@ class Farewell:
             return True
         if now >= self._idle_ends:
             self._close_idle(clients)
-        if now >= self._tunnels_begin:
             tunnels = [client for client in clients if not isinstance(client, ClientConnection)]
-            steps_left = max(1, int((self._ends - now - SPARE) / self._every))
-            for tunnel in tunnels[: math.ceil(len(tunnels) / steps_left)]:
-                tunnel.drain()
+            end_tunnels(tunnels, now, self._ends, self._every)
         return not self._doors and not self._list_clients()
 
     def _list_clients(self) -> list[Any]:
@@ -240,3 +235,17 @@ class Farewell:
                 most -= client.drain()
                 if most <= 0:
                     return
+
+
+def end_tunnels(tunnels: Collection[Any], now: float, ends: float, every: float) -> None:
+    """Close the share that is due of tunnels that must be closed by a moment (DRN-9): as late as an even spread allows.
+
+    Called every so many seconds.
+    """
+    left = ends - now
+    if not tunnels or left > TUNNEL_WINDOW:
+        return
+    lasting = [tunnel for tunnel in tunnels if not tunnel.ended_by]
+    steps_left = max(1, int((left - TUNNELS_SPARE) / every))
+    for tunnel in lasting[: len(lasting) // steps_left]:
+        tunnel.drain()

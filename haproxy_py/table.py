@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from haproxy_py.config import Limits, Timeouts
+from haproxy_py.config import Eject, Limits, Retries, Timeouts
 
 
 class ReplicaState(Enum):
     """What a replica may be given. (`kubernetes-discovery` conditions; a static replica is always ready.)"""
 
     READY = "ready"  # new exchanges and tunnels
-    DRAINING = "draining"  # finishes what it has; new work only while no replica of the instance is ready
+    DRAINING = "draining"  # finishes what it has; `ReplicaEntry.drained` says whether it may get new work at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,8 @@ class ReplicaEntry:
     port: int
     slot: int  # its block in the shared counters
     state: ReplicaState = ReplicaState.READY
+    drained: bool = False  # it drains by an operator's word: no new work, not even while no replica is ready
+    drain_ends: float = 0.0  # while it drains: seconds of CLOCK_MONOTONIC by which its tunnels are closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class InstanceEntry:
     gate: GateRules
     timeouts: Timeouts
     limits: Limits
+    retries: Retries
+    eject: Eject
     trusted_proxies: tuple[str, ...]  # networks in CIDR notation
     discovered: bool = True  # False until discovery has answered once: 503 discovery_pending
 

@@ -25,10 +25,8 @@ from haproxy_py.datapath.access_log import AccessLog
 from haproxy_py.datapath.context import Context
 from haproxy_py.datapath.count import Counters
 from haproxy_py.datapath.deadlines import TICK, Clock
-from haproxy_py.door import Door, Farewell
-
-ORPHAN_DEADLINE = 25.0
-"""Seconds that a worker goes on without control, to finish what runs."""
+from haproxy_py.door import Door, Farewell, end_tunnels
+from haproxy_py.table import Table
 
 
 class Worker:
@@ -57,6 +55,8 @@ class Worker:
         self._number = 0
         self._farewells: list[Farewell] = []  # to listeners that are left
         self._drain: Farewell | None = None  # to everything
+        self._deadline = 0.0  # seconds that it goes on without control
+        self._draining: list[Any] = []  # replicas that drain, and those that left doing so while they have tunnels
         self._ticking: asyncio.TimerHandle | None = None
         self._finished = asyncio.Event()
 
@@ -101,7 +101,7 @@ class Worker:
         while data := await self._read(reader):
             for message in self._decoder.feed(data):
                 await self._obey(message)
-        self._begin_drain(channel.Drain(0.0, ORPHAN_DEADLINE))
+        self._begin_drain(channel.Drain(0.0, self._deadline))
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes:
         """What control says next; nothing once it is gone, however it went."""
@@ -115,7 +115,7 @@ class Worker:
             case channel.Start():
                 await self._start(message)
             case channel.Publish(table):
-                self.context.publish(table)
+                self._put(table)
                 self.say(channel.Applied(table.version))
             case channel.Listen():
                 self._listen_on(message)
@@ -127,7 +127,7 @@ class Worker:
     async def _start(self, start: channel.Start) -> None:
         self._number = start.worker
         self.context = Context(self.loop, self._clock, Counters(self._memory), start.via, None)
-        self.context.publish(start.table)
+        self._put(start.table)
         self._tick()
         # What exists now lives as long as the process: the collector need not look at it again, and what comes later
         # is freed by reference counting alone but for rare cycles.
@@ -145,6 +145,7 @@ class Worker:
             for fd in fds:
                 os.close(fd)
             return
+        self._deadline = wanted.deadline
         self._switch_log(wanted.access_log)
         left = [self._doors.pop(number) for number in set(self._doors) - numbers]
         if left:
@@ -172,15 +173,25 @@ class Worker:
             self.context.log.close()
             self.context.log = None
 
+    def _put(self, table: Table) -> None:
+        """Bring a table into force."""
+        self.context.publish(table)
+        draining = self.context.routes.list_draining()
+        left = [one for one in self._draining if one.gone and one.tunnels]
+        self._draining = [*draining, *left]
+
     def _tick(self) -> None:
         """Everything that happens by the clock."""
         self._ticking = self.loop.call_later(TICK, self._tick)
+        self._cells[counters.WORKER_TICKS] += 1
         self._clock.tick()
         self.context.refresh_date()
         if self.context.log is not None:
             self.context.log.flush()
             self._cells[counters.WORKER_LOG_LINES_DROPPED] = self.context.log.dropped
         now = self._clock.now
+        for replica in self._draining:
+            end_tunnels(replica.tunnels, now, replica.drain_ends, TICK)
         self._farewells = [farewell for farewell in self._farewells if not farewell.step(now)]
         if self._drain is not None and self._drain.step(now):
             self._finished.set()
@@ -221,16 +232,18 @@ class Worker:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one worker. The arguments are file descriptors: the channel to control, the way of sockets, the shared counters.
+    """Run one worker. The arguments are file descriptors: the channel to control, the way of sockets, the shared counters,
+    and a pipe that takes the stack of this process when control asks for it by SIGUSR1.
 
     The exit status is 0 however control ended it, 2 if it was not control that started it.
     """
     try:
-        channel_fd, sockets_fd, counters_fd = map(int, arguments)
+        channel_fd, sockets_fd, counters_fd, stacks_fd = map(int, arguments)
     except ValueError:
         print("haproxy_py.worker is started by `haproxy-py run`, which is what you want", file=sys.stderr)
         return 2
     faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, stacks_fd, all_threads=False)  # whatever the loop is busy with
     # Signals are control's business: a Ctrl-C on a terminal reaches every process of the group.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

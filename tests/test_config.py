@@ -14,6 +14,7 @@ from haproxy_py.config import (
     Cluster,
     Config,
     Drain,
+    Eject,
     Gate,
     Instance,
     InstancesFrom,
@@ -23,8 +24,10 @@ from haproxy_py.config import (
     Listen,
     Log,
     Ops,
+    Retries,
     Timeouts,
     Tls,
+    Watchdog,
 )
 from haproxy_py.config_error import Problems
 from haproxy_py.config_file import ConfigError, from_flags, load, parse
@@ -32,7 +35,7 @@ from haproxy_py.config_file import ConfigError, from_flags, load, parse
 EXAMPLE = Path(__file__).parents[1] / "config" / "example.yaml"
 KUBERNETES_EXAMPLE = EXAMPLE.with_name("example-kubernetes.yaml")
 
-LATER = ("token_file", "dns", "health", "retries")
+LATER = ("dns", "health")
 
 
 def write(
@@ -95,6 +98,7 @@ def test_the_example_holds_the_defaults_of_the_model() -> None:
         ("balance", Balance),
         ("gate", Gate),
         ("drain", Drain),
+        ("watchdog", Watchdog),
         ("log", Log),
         ("instances", Instance),
         ("listen", Listen),
@@ -219,7 +223,7 @@ def test_an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() ->
 
 def test_an_unknown_key_that_is_like_no_other_is_refused_with_the_list_of_the_known() -> None:
     assert find_error(write(top="zzz: 1")).endswith(
-        "known here: listen, ops, workers, instances, instances_from, drain, log"
+        "known here: listen, ops, workers, instances, instances_from, drain, watchdog, log"
     )
 
 
@@ -434,6 +438,35 @@ RANGES = [
 def test_a_limit_has_a_range(name: str, last: str, beyond: str) -> None:
     assert read_one(write(instance=f"limits: {{{name}: {last}}}"))
     assert "is outside" in find_error(write(instance=f"limits: {{{name}: {beyond}}}"))
+
+
+def test_retries_and_ejection_are_read() -> None:
+    text = (
+        "retries: {resend: false, budget: 100%, budget_min: 0}\n    eject: {failures: 0, first: 250ms, longest: 250ms}"
+    )
+    instance = read_one(write(instance=text))
+    assert instance.retries == Retries(resend=False, budget=100, budget_min=0)
+    assert instance.eject == Eject(failures=0, first=0.25, longest=0.25)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("retries: {budget: 101%}", "expected a share from 0% to 100%"),
+        ("retries: {budget: 20}", "expected a share from 0% to 100%"),
+        ("retries: {budget: 0.2%}", "expected a share from 0% to 100%"),
+        ("retries: {budget: [1]}", "expected a share like 20%"),
+        ("retries: {budget_min: 1001}", "is outside 0 to 1000"),
+        ("retries: {resend: 1}", "expected true or false"),
+        ("retries: {attempts: 2}", 'unknown key "attempts"'),
+        ("eject: {failures: 1001}", "is outside 0 to 1000"),
+        ("eject: {first: 0}", "may not be 0"),
+        ("eject: {first: 2s, longest: 1s}", "longest (1s) must not be below first (2s)"),
+        ("eject: {first: 40s}", "longest (30s) must not be below first (40s)"),
+    ],
+)
+def test_wrong_retries_and_ejection(written: str, message: str) -> None:
+    assert message in find_error(write(instance=written))
 
 
 def test_every_limit_has_a_range() -> None:
@@ -825,6 +858,20 @@ def test_the_deadline_of_draining_must_exceed_its_delay(written: str) -> None:
     assert "c.yaml:9:8: drain: deadline (" in find_error(write(top=f"drain: {written}"))
 
 
+@pytest.mark.parametrize("written", ["{report: 2s, replace: 2s}", "{report: 1s, replace: 1400ms}", "{replace: 1s}"])
+def test_a_stalled_worker_is_reported_before_it_is_replaced(written: str) -> None:
+    assert "c.yaml:9:11: watchdog: replace (" in find_error(write(top=f"watchdog: {written}"))
+
+
+def test_the_watchdog_can_be_switched_off_by_halves() -> None:
+    assert parse(write(top="watchdog: {report: 0}"), "c.yaml").watchdog == Watchdog(report=0.0)
+    assert parse(write(top="watchdog: {report: 60s, replace: 0}"), "c.yaml").watchdog == Watchdog(60.0, 0.0)
+
+
+def test_the_watchdog_does_not_take_a_busy_worker_for_a_stalled_one() -> None:
+    assert "100ms is outside 500ms to 24h" in find_error(write(top="watchdog: {report: 100ms}"))
+
+
 def test_draining_may_begin_without_delay() -> None:
     assert parse(write(top="drain: {delay: 0}"), "c.yaml").drain == Drain(delay=0.0)
 
@@ -949,18 +996,29 @@ def test_wrong_tls(tls: str, message: str) -> None:
     assert message in find_error(write(listen=f"tls: {tls}"))
 
 
+# --- the operators' port ---
+
+
+def test_token_file_is_a_path_beside_the_address() -> None:
+    found = parse(write(top="ops: {address: 'a:1', token_file: keys/token}"), "x").ops
+    assert found == Ops("a", 1, "keys/token")
+    assert parse(write(top="ops: {token_file: token}"), "x").ops == Ops(token_file="token")
+
+
+def test_token_file_needs_a_name() -> None:
+    assert "expected the path of a file" in find_error(write(top="ops: {token_file: ''}"))
+
+
 # --- what is not available yet ---
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        write(top="ops: {token_file: token}"),
         write(replicas="dns: {name: a, port: 1880}"),
         write(instance="gate: {mode: strict}"),
         write(instance="health: {path: /}"),
         write(instance="health:"),
-        write(instance="retries: {}"),
     ],
 )
 def test_what_only_a_later_version_reads_is_refused_and_not_ignored(text: str) -> None:

@@ -13,18 +13,20 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from haproxy_py import __version__
-from haproxy_py.cli import check, demo, run
+from haproxy_py.cli import check, demo, drain, run, status, undrain
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-COMMANDS = (run, demo, check)
+COMMANDS = (run, demo, check, status, drain, undrain)
 
 EXAMPLES = """\
 examples:
   haproxy-py demo                        two small replicas and the proxy before them, to try it out
   haproxy-py run --config haproxy.yaml   the proxy, in the foreground
   haproxy-py check haproxy.yaml          every error of a configuration file
+  haproxy-py status                      the replicas of a running proxy and what they do
+  haproxy-py drain my-instance 3fa1      take a replica out before it is stopped
 
 exit codes: 0 fine, 1 failed, 2 wrong usage or configuration
 """

@@ -11,6 +11,7 @@ from haproxy_py.config import Config, Instance, KubernetesSelector
 from haproxy_py.config_file import ConfigError, load
 from haproxy_py.config_values import spell_address, spell_duration
 from haproxy_py.control.certificates import CertificateError, check_certificates
+from haproxy_py.control.token import TokenError, find_token_file
 
 if TYPE_CHECKING:
     from haproxy_py.cli import Subparsers
@@ -46,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         config = load(args.file)
         check_certificates(config, str(args.file))
-    except (ConfigError, CertificateError) as error:
+        if token_file := find_token_file(config, str(args.file)):
+            token_file.read()
+    except (ConfigError, CertificateError, TokenError) as error:
         print(error, file=sys.stderr)
         return 2
     print(f"{args.file} is right. {summarize(config)}")

@@ -158,5 +158,14 @@ class Crew:
 def _view(worker: Worker, *, leaving: bool) -> WorkerView:
     process = worker.process
     if process is None:
-        return WorkerView(worker.number, None, False, worker.restarts, 0, leaving)
-    return WorkerView(worker.number, process.pid, worker.is_ready, worker.restarts, process.table_version, leaving)
+        return WorkerView(worker.number, None, False, worker.restarts, 0, leaving, worker.stalls)
+    return WorkerView(
+        worker.number,
+        process.pid,
+        worker.is_ready,
+        worker.restarts,
+        process.table_version,
+        leaving,
+        worker.stalls,
+        process.watch.reported,
+    )

@@ -1,4 +1,4 @@
-"""From what discovery finds to a table in every worker.
+"""From what discovery finds, and what operators say, to a table in every worker.
 
 - Every change becomes a whole new table at once. If none can be made, the former one stays in use.
 - Before everything was found once the proxy is not ready; afterwards readiness never depends on discovery again, not even
@@ -8,18 +8,25 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 
 from haproxy_py import channel
 from haproxy_py.config import Config
+from haproxy_py.control.drains import Drains
 from haproxy_py.control.log import Log
-from haproxy_py.control.tables import TableBuilder, TableError
+from haproxy_py.control.tables import ReplicaKey, TableBuilder, TableError
 from haproxy_py.discovery.discovery import Discovery
 from haproxy_py.discovery.found import FoundInstance
 from haproxy_py.discovery.merge import IsOwn
 from haproxy_py.discovery.reflector import Change
-from haproxy_py.table import Table
+from haproxy_py.ops.view import RefusedError
+from haproxy_py.table import InstanceEntry, ReplicaEntry, ReplicaState, Table
+
+MAX_NAMED = 20
+"""Names that a message lists before it only counts."""
 
 MAX_LAGGING = 1000
 """Changes whose lag is being taken. A worker that never answers must not make the list grow."""
@@ -38,6 +45,7 @@ class Routing:
         self._log = log
         self._table: Table | None = None
         self._found: tuple[FoundInstance, ...] = ()  # what the table was made of
+        self._drains = Drains()
         self._complete_since: int | None = None  # version of the first table for which everything had been found
         self._lagging: deque[tuple[int, Change]] = deque(maxlen=MAX_LAGGING)  # tables that are not in force everywhere
 
@@ -51,7 +59,7 @@ class Routing:
     def build_first(self) -> None:
         """The table to start with: static replicas, and nothing of what must be discovered. Raises TableError."""
         self._found = self.discovery.find(self._config)
-        self._table = self.tables.build(self._found)
+        self._table, self._drains = self._build(self._found, self._drains, self._config)
 
     def follow(self) -> None:
         """Begin to discover."""
@@ -62,11 +70,44 @@ class Routing:
     def change(self, config: Config) -> Table:
         """Route by this configuration from now on. Raises TableError, and then nothing has changed."""
         found = self.discovery.find(config)
-        table = self.tables.build(found)
+        table, drains = self._build(found, self._drains, config)
         self._config = config
-        self._put(table, found)
+        self._put(table, found, drains)
         self.discovery.follow(config)
         return table
+
+    def drain(self, instance: str, replica: str, *, force: bool) -> ReplicaEntry:
+        """Give a replica no new work until `undrain`. Name or short id; as it is in the table afterwards.
+
+        Raises RefusedError. Draining a replica again changes nothing.
+        """
+        entry, chosen = self._find(instance, replica)
+        ready = [one for one in entry.replicas if one.state is ReplicaState.READY]
+        if ready == [chosen] and not force:
+            raise RefusedError(
+                409,
+                "last_ready_replica",
+                f"{chosen.name} is the last ready replica of instance {instance}: without it requests would be "
+                "answered 503. Make another one ready first, or insist (--force, ?force=true)",
+            )
+        if not chosen.drained:
+            self._log.info(
+                f"instance {instance}: replica {chosen.name} ({chosen.id}) is drained by an operator: it gets no new "
+                f"requests, its tunnels are closed within {self._config.drain.deadline:g} s. Back with: "
+                f"haproxy-py undrain {instance} {chosen.name}"
+            )
+            if ready == [chosen]:
+                self._log.warning(f"instance {instance}: no replica is ready any more")
+            self._follow_word(self._drains.order((instance, chosen.name)))
+        return self._find(instance, chosen.name)[1]
+
+    def undrain(self, instance: str, replica: str) -> ReplicaEntry:
+        """Take back what `drain` said; harmless where it said nothing. Raises RefusedError."""
+        _, chosen = self._find(instance, replica)
+        if chosen.drained:
+            self._log.info(f"instance {instance}: replica {chosen.name} ({chosen.id}) is no longer drained")
+            self._follow_word(self._drains.take_back((instance, chosen.name)))
+        return self._find(instance, chosen.name)[1]
 
     def note_applied(self, versions: Sequence[int]) -> None:
         """The versions that are in force in the workers that accept connections."""
@@ -90,19 +131,60 @@ class Routing:
             self.discovery.announce(found)
         else:
             try:
-                table = self.tables.build(found)
+                table, drains = self._build(found, self._drains, self._config)
             except TableError as error:
                 self._log.error(f"the replicas that were found cannot be used: {error}; the former ones stay in use")
                 return
             self._lagging.append((table.version, change))
-            self._put(table, found)
+            self._put(table, found, drains)
         self._note_complete()
 
-    def _put(self, table: Table, found: tuple[FoundInstance, ...]) -> None:
-        self._table, self._found = table, found
+    def _build(self, found: tuple[FoundInstance, ...], drains: Drains, config: Config) -> tuple[Table, Drains]:
+        """The next table, and the drains it shows. Raises TableError, and then nothing has changed."""
+        marked, drains = drains.mark(found, time.monotonic(), config.drain.deadline)
+        return self.tables.build(marked), drains
+
+    def _put(self, table: Table, found: tuple[FoundInstance, ...], drains: Drains) -> None:
+        for instance, replica in sorted(self._drains.ordered - drains.ordered):
+            if not _is_there((instance, replica), table):
+                self._log.info(f"instance {instance}: replica {replica} has left; with it ends its drain")
+        self._table, self._found, self._drains = table, found, drains
         self._publish(channel.encode(channel.Publish(table)))  # encoded once: a large table takes milliseconds
         self.discovery.announce(found)
+
+    def _follow_word(self, drains: Drains) -> None:
+        """Put an operator's word into force. Raises RefusedError."""
+        try:
+            table, drains = self._build(self._found, drains, self._config)
+        except TableError as error:
+            raise RefusedError(503, "no_table", f"no table can be made: {error}; nothing has changed") from None
+        self._put(table, self._found, drains)
+
+    def _find(self, instance: str, replica: str) -> tuple[InstanceEntry, ReplicaEntry]:
+        """An instance of the table, and the replica of it that has this name, or else this short id."""
+        entry = next((one for one in self.table.instances if one.name == instance), None)
+        if entry is None:
+            names = _enumerate(one.name for one in self.table.instances)
+            raise RefusedError(404, "unknown_instance", f"there is no instance of this name; there are: {names}")
+        for read in (attrgetter("name"), attrgetter("id")):
+            for one in entry.replicas:
+                if read(one) == replica:
+                    return entry, one
+        names = _enumerate(f"{one.name} ({one.id})" for one in entry.replicas)
+        raise RefusedError(
+            404, "unknown_replica", f"instance {instance} has no replica of this name or id; it has: {names}"
+        )
 
     def _note_complete(self) -> None:
         if self._complete_since is None and self.discovery.is_complete():
             self._complete_since = self.table.version
+
+
+def _is_there(key: ReplicaKey, table: Table) -> bool:
+    return any((instance.name, replica.name) == key for instance in table.instances for replica in instance.replicas)
+
+
+def _enumerate(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = [f"and {len(listed) - MAX_NAMED} more"] if len(listed) > MAX_NAMED else []
+    return ", ".join([*listed[:MAX_NAMED], *more]) or "none"

@@ -14,12 +14,14 @@ import socket
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import uvloop
 
 from haproxy_py import __version__, channel
 from haproxy_py.config import Config
+from haproxy_py.control import watchdog
 from haproxy_py.control.certificates import LOOK_EVERY, CertificateError
 from haproxy_py.control.cpus import count_cpus
 from haproxy_py.control.crew import KILL_AFTER_DEADLINE, Crew
@@ -30,9 +32,11 @@ from haproxy_py.control.reload import Reloader, ReloadError
 from haproxy_py.control.routing import Routing
 from haproxy_py.control.sockets import BindError, bind_alone, format_address, is_of_this_machine
 from haproxy_py.control.tables import TableBuilder, TableError
-from haproxy_py.control.workers import WorkerFailedError
+from haproxy_py.control.token import SHORT, TokenError, TokenFile, find_token_file
+from haproxy_py.control.workers import Worker, WorkerFailedError
 from haproxy_py.ops.port import OpsPort
 from haproxy_py.ops.view import ReplicaSeries, View
+from haproxy_py.table import ReplicaEntry
 
 CLOSE_AFTER = 1.0
 """Seconds after which a listening socket that is given up is closed here; until then workers accept who waits there."""
@@ -60,6 +64,7 @@ class Supervisor:
 
     def __init__(self, config: Config, source: str | None) -> None:
         self._config = config
+        self._source = source
         self._log = Log(config.log.level)
         self._began = time.monotonic()
         self._via = f"haproxy_py-{secrets.token_hex(4)}"
@@ -71,6 +76,7 @@ class Supervisor:
         self._own_ports: frozenset[int] = frozenset()
         self._port = OpsPort(self, self._log.say)
         self._ops_port = 0
+        self._token_file: TokenFile | None = None  # None: calls that change something are off
         self._drain_times: tuple[float, float] | None = None  # once draining: loop times of accept stop and deadline
         self._leaving = asyncio.Event()
         self._aborting = asyncio.Event()
@@ -87,9 +93,14 @@ class Supervisor:
         tasks: list[asyncio.Task[None]] = []
         try:
             await self._open()
-            tasks += [asyncio.create_task(self._reloader.run()), asyncio.create_task(self._watch_certificates())]
+            tasks += [
+                asyncio.create_task(self._reloader.run()),
+                asyncio.create_task(self._watch_certificates()),
+                asyncio.create_task(self._watch_workers()),
+                asyncio.create_task(self._watch_token()),
+            ]
             return await self._serve()
-        except (BindError, CertificateError, TableError, WorkerFailedError) as error:
+        except (BindError, CertificateError, TableError, TokenError, WorkerFailedError) as error:
             self._log.error(f"{error}; haproxy_py ends")
             return 1
         finally:
@@ -110,6 +121,7 @@ class Supervisor:
         """Bind every port and open the operators' one; workers do not run yet."""
         workers = [segment.worker for segment in self._crew.segments]
         self._log.info(f"haproxy_py {__version__} starts, workers: {len(workers)}")
+        self._use_token(*await self._read_token(self._config))
         self._routing.build_first()
         self._file_limit = raise_file_limit()
         self._listeners.commit(self._listeners.prepare(self._config.listen, workers))
@@ -197,6 +209,13 @@ class Supervisor:
         self._crew.kill()
         await asyncio.wait({working})  # ends: nothing survives SIGKILL
 
+    async def _watch_workers(self) -> None:
+        """Report and replace workers that stand still. Ends by being cancelled."""
+        while True:
+            await asyncio.sleep(watchdog.LOOK_EVERY)
+            for worker in self._crew:
+                worker.look(time.monotonic(), self._config.watchdog)
+
     # --- what a place for a worker asks ---
 
     def make_start(self, worker: int) -> channel.Start:
@@ -215,23 +234,27 @@ class Supervisor:
         for place in self._crew:
             if place.number == worker and place.process is not None:
                 self._log.info(f"{place.process} accepts connections")
-                if deadline is not None:
+                if deadline is not None:  # it was being replaced when it was told to leave: who waits there is served
+                    self._tell_listeners(only=place)
                     left = max(0.0, deadline - asyncio.get_running_loop().time())
                     place.send(channel.Drain(0.0, left, accepting=False))
                 elif drain := self.make_drain():
                     place.send(drain)
 
-    def _tell_listeners(self, surviving: frozenset[int] = frozenset()) -> None:
+    def _tell_listeners(self, surviving: frozenset[int] = frozenset(), only: Worker | None = None) -> None:
         """Have every worker accept on what is open now. `surviving`: listeners left whose sockets others have."""
+        listeners = self._listeners.describe(self._file_limit, len(self._crew.workers))
         message = channel.Listen(
-            self._listeners.describe(self._file_limit, len(self._crew.workers)),
+            listeners,
             self._config.log.access == "json",
             self._config.drain.delay,
             self._config.drain.deadline,
             surviving,
         )
-        for worker in self._crew.workers:
-            worker.listen(message, self._listeners.list_fds(worker.number))
+        for worker in self._crew.workers if only is None else [only]:
+            fds = self._listeners.list_fds(worker.number)
+            own = tuple(listener for listener in listeners if listener.number in fds)
+            worker.listen(replace(message, listeners=own), fds)
 
     def make_drain(self) -> channel.Drain | None:
         """What is left of the drain; None while the proxy is not draining."""
@@ -279,12 +302,48 @@ class Supervisor:
                         f"{files.setting}: the certificate in {files.certificate} has changed; new connections get it"
                     )
 
+    async def _watch_token(self) -> None:
+        """Follow the file of the token. Ends by being cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            file = self._token_file
+            try:
+                token = await asyncio.to_thread(file.look) if file is not None else None
+            except TokenError as error:
+                self._log.error(f"{error}; the former token stays in force")
+                continue
+            if file is not None and token is not None and file is self._token_file:
+                self._use_token(file, token)
+                self._log.info(f"ops.token_file: the token in {file.path} has changed; calls need the new one")
+
+    async def _read_token(self, config: Config) -> tuple[TokenFile | None, bytes]:
+        """The file that a configuration names, and the token in it. Raises TokenError."""
+        file = find_token_file(config, self._source)
+        return file, await asyncio.to_thread(file.read) if file is not None else b""
+
+    def _use_token(self, file: TokenFile | None, token: bytes) -> None:
+        """From now on calls that change something need this token; without a file they are off."""
+        self._token_file = file
+        self._port.changes.token = token
+        if file is not None and len(token) < SHORT:
+            self._log.warning(
+                f"ops.token_file: the token in {file.path} has less than {SHORT} characters and could be guessed; "
+                "make a longer one, with: openssl rand -hex 32"
+            )
+
     async def _apply(self, read: Config) -> str:
         """Put a configuration into force. Raises ReloadError, and then nothing has changed."""
         crew = self._crew
         count = len(crew.workers) + len(crew.joining)
         wanted = count if read.workers == self._config.workers else read.workers or count_cpus()
         numbers = crew.choose_numbers(max(0, wanted - count))
+        changes_token = read.ops.token_file != self._config.ops.token_file
+        try:
+            token_file, token = (
+                await self._read_token(read) if changes_token else (self._token_file, self._port.changes.token)
+            )
+        except TokenError as error:
+            raise ReloadError(str(error)) from None
         change, ops = await asyncio.to_thread(self._bind, read, numbers)
         port = self._port
         before = self._own_ports
@@ -313,10 +372,12 @@ class Supervisor:
             self._listeners.join(worker.number)  # whoever joined while the change was prepared
         self._tell_listeners(change.surviving)
         self._say_changes(change, count, wanted)
+        port, self._port = self._port, port
+        if changes_token or ops is not None:
+            self._use_token(token_file, token)
         if ops is not None:
             self._ops_port = ops.getsockname()[1]
             self._say_ops(ops)
-            port, self._port = self._port, port
             await port.close()
         if change.left or leaving:
             await asyncio.sleep(CLOSE_AFTER)
@@ -367,8 +428,10 @@ class Supervisor:
         instances.forget_quiet()
         replicas.forget_quiet()
         discovery = self._routing.discovery.view()
+        now = time.monotonic()
         return View(
-            uptime=time.monotonic() - self._began,
+            uptime=now - self._began,
+            now=now,
             draining=self._leaving.is_set(),
             table=table,
             workers=self._crew.view(),
@@ -383,6 +446,14 @@ class Supervisor:
             discovery=discovery,
             config=self._reloader.view(),
         )
+
+    def drain(self, instance: str, replica: str, *, force: bool) -> ReplicaEntry:
+        """An operator takes a replica out. Raises RefusedError."""
+        return self._routing.drain(instance, replica, force=force)
+
+    def undrain(self, instance: str, replica: str) -> ReplicaEntry:
+        """And lets it back in. Raises RefusedError."""
+        return self._routing.undrain(instance, replica)
 
     def _report_mistake(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What asyncio could not tell anyone else."""

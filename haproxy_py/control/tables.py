@@ -93,6 +93,8 @@ def _make_instance(found: FoundInstance, slot: int, slots: Mapping[ReplicaKey, i
                 port=replica.port,
                 slot=slots[instance.name, replica.name],
                 state=replica.state,
+                drained=replica.drained,
+                drain_ends=replica.drain_ends,
             )
             for replica in found.replicas
         ),
@@ -103,6 +105,8 @@ def _make_instance(found: FoundInstance, slot: int, slots: Mapping[ReplicaKey, i
         gate=build_gate_rules(instance.gate),
         timeouts=instance.timeouts,
         limits=instance.limits,
+        retries=instance.retries,
+        eject=instance.eject,
         trusted_proxies=instance.trusted_proxies,
         discovered=found.discovered,
     )

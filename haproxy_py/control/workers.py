@@ -3,6 +3,7 @@
 - A process that ends, however, is replaced: the first time at once, then after a growing pause while processes keep
   ending soon after they began.
 - Its gauges are zeroed before the next begins; its counters stay.
+- One whose loop stands still is reported, and killed if it stays so (`watchdog`).
 - A process that is not ready within `READY_WITHIN` is killed and replaced.
 - If the first `START_ATTEMPTS` processes of a place all end before they are ready, something is wrong that no further
   attempt will repair: `WorkerFailedError`.
@@ -19,9 +20,11 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Protocol, cast
 
-from haproxy_py import channel
+from haproxy_py import channel, counters
+from haproxy_py.config import Watchdog
 from haproxy_py.control.log import Log
 from haproxy_py.control.segments import Segment
+from haproxy_py.control.watchdog import StackPipe, Verdict, Watch, read_activity
 
 WORKER_COMMAND: tuple[str, ...] = (sys.executable, "-m", "haproxy_py.worker")
 """What is started as a worker; the file descriptors of its channel and of its counters follow."""
@@ -91,6 +94,9 @@ class WorkerProcess(asyncio.Protocol):
         self.phase = Phase.STARTING
         self.ready_at: float | None = None  # loop time
         self.table_version = 0  # in force there
+        self.watch = Watch()
+        self._stacks = StackPipe()
+        self._asked_stack = False
         self._first_table = 0
         self._listeners: set[int] = set()  # by number: those it has
         self._sockets: socket.socket | None = None  # our end of the way by which listening sockets go there
@@ -116,6 +122,7 @@ class WorkerProcess(asyncio.Protocol):
         ours, theirs = socket.socketpair()
         try:
             self._sockets, their_sockets = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._stacks.open()
             with theirs, their_sockets:
                 # A session of its own: the terminal's interrupt must reach control alone, which drains.
                 self._process = await asyncio.create_subprocess_exec(
@@ -123,10 +130,12 @@ class WorkerProcess(asyncio.Protocol):
                     str(theirs.fileno()),
                     str(their_sockets.fileno()),
                     str(counters_fd),
+                    str(self._stacks.write_fd),
                     stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(), their_sockets.fileno(), counters_fd),
+                    pass_fds=(theirs.fileno(), their_sockets.fileno(), counters_fd, self._stacks.write_fd),
                     start_new_session=True,
                 )
+            self._stacks.keep_reading_end()
             ours.setblocking(False)
             await loop.create_unix_connection(lambda: self, sock=ours)
         except BaseException:
@@ -134,6 +143,7 @@ class WorkerProcess(asyncio.Protocol):
             theirs.close()
             if self._sockets is not None:
                 self._sockets.close()
+            self._stacks.close()
             raise
         self._timer = loop.call_later(READY_WITHIN, self._end_waiting)
 
@@ -183,11 +193,41 @@ class WorkerProcess(asyncio.Protocol):
         status = await self._process.wait()
         self.phase = Phase.ENDED
         self._set_timer(None)
+        self._stacks.close()
         if self._transport is not None:
             self._transport.abort()
         if self._sockets is not None:
             self._sockets.close()
         return status
+
+    def look(self, now: float, ticks: int, limits: Watchdog) -> Verdict:
+        """One look of the watchdog. A stack that was asked for at the one before is told now."""
+        if self.phase is not Phase.READY or self._transport is None or self._transport.is_closing():
+            return Verdict.TURNS
+        if self._asked_stack:
+            self._asked_stack = False
+            self._report_stall(limits)
+        verdict = self.watch.look(now, ticks, lambda: read_activity(self.pid), limits)
+        if verdict is Verdict.REPORT and self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGUSR1)
+            self._asked_stack = True
+        elif verdict is Verdict.AGAIN:
+            self._log.warning(f"{self} goes on after it stood still for {self.watch.stalled:.1f} s")
+        elif verdict is Verdict.REPLACE:
+            self._log.error(f"{self} has stood still for {self.watch.stalled:.1f} s (watchdog.replace); it is killed")
+            self.kill()
+        return verdict
+
+    def _report_stall(self, limits: Watchdog) -> None:
+        activity = self.watch.activity
+        stack = self._stacks.read()
+        self._log.error(
+            f"{self} stands still: its loop has not turned for {self.watch.stalled:.1f} s, and its clients wait. It "
+            f"{activity.doing if activity else 'has ended'}. "
+            + (f"Its stack: {stack}. " if stack else "It does not tell its stack. ")
+            + (f"It is killed and replaced after {limits.replace:g} s" if limits.replace else "watchdog.replace is off")
+        )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -233,6 +273,7 @@ class Worker:
         self.segment = segment
         self.process: WorkerProcess | None = None  # set once it has its Start
         self.restarts = 0
+        self.stalls = 0
         self._orders = orders
         self._is_needed = is_needed
         self._log = log
@@ -269,6 +310,12 @@ class Worker:
         """From now on whoever ends is not replaced."""
         self._duty = Duty.GONE
         self._gone.set()
+
+    def look(self, now: float, limits: Watchdog) -> None:
+        """One look of the watchdog at the process, if there is one."""
+        if self.process is not None:
+            verdict = self.process.look(now, self.segment.cells[counters.WORKER_TICKS], limits)
+            self.stalls += verdict is Verdict.REPORT
 
     def kill(self) -> None:
         if self.process is not None:

@@ -5,9 +5,8 @@
 - Least connections takes the one with the fewest exchanges, ties in turn; random two takes the better of two drawn at random.
 - New clients of a dashboard have turns of their own: a page load makes a fixed number of requests, and if its sessions shared
   the turns of the rest, all of them could meet the same replica.
-- A client with an affinity cookie goes back to its replica as long as the table names it, draining or not (both Node-RED
-  dashboards speak socket.io, whose session lives in one replica's memory). If it is gone, any other will do: socket.io's
-  client starts anew when its session is unknown.
+- A client with an affinity cookie goes back to its replica (both Node-RED dashboards speak socket.io, whose session lives in one
+  replica's memory). If that is gone or drains, any other will do: socket.io's client starts anew when its session is unknown.
 - A replica that could not be reached, or failed several exchanges in a row, is passed over for a while (RTY-11). Then one
   exchange tries it, and the others follow if it was answered. If all that could be used are such, all are used; where one of the
   others is only full, its place is waited for (`queue`).

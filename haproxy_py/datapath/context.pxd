@@ -3,7 +3,6 @@ from haproxy_py.datapath.count cimport Counters, cell
 from haproxy_py.datapath.deadlines cimport Clock
 from haproxy_py.datapath.heads cimport Head
 from haproxy_py.datapath.poller cimport Poller
-from haproxy_py.datapath.retry cimport RetryBudget
 from haproxy_py.datapath.routes cimport Routes
 from haproxy_py.datapath.writer cimport Writer
 
@@ -30,7 +29,6 @@ cdef class Context:
     cdef readonly Clock clock
     cdef readonly Counters counters
     cdef readonly Routes routes
-    cdef RetryBudget retries
     cdef public AccessLog log  # None: off; may change between two events
     cdef public bint draining
     cdef readonly set clients  # of ClientConnection and of Tunnel: what is open now

@@ -11,7 +11,6 @@ from cython.cimports.haproxy_py.datapath.count import Counters
 from cython.cimports.haproxy_py.datapath.deadlines import Clock
 from cython.cimports.haproxy_py.datapath.heads import Head
 from cython.cimports.haproxy_py.datapath.poller import Poller
-from cython.cimports.haproxy_py.datapath.retry import RetryBudget
 from cython.cimports.haproxy_py.datapath.routes import Routes
 from cython.cimports.haproxy_py.datapath.writer import Writer
 
@@ -83,7 +82,6 @@ class Context:
         self.counters = counters
         self.counts = counters.block(0)
         self.log = log
-        self.retries = RetryBudget()
         self.clients = set()
         self.dials = set()
         self.spare = set()

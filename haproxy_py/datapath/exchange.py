@@ -30,11 +30,12 @@ from cython.cimports.haproxy_py.datapath.heads import (
     UPGRADE,
     Head,
 )
-from cython.cimports.haproxy_py.datapath.limits import SMALL_BODY, TROUBLES
+from cython.cimports.haproxy_py.datapath.limits import SMALL_BODY
 from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.queue import Queue
 from cython.cimports.haproxy_py.datapath.reason import BAD_UPGRADE, CLIENT_GONE, NONE, RESPONSE_TIMEOUT, UPSTREAM_CLOSED
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection, ReplicaUser
+from cython.cimports.haproxy_py.datapath.routes import Instance
 from cython.cimports.haproxy_py.datapath.tunnel import Tunnel
 from cython.cimports.haproxy_py.datapath.writer import Writer, write_hex
 
@@ -146,7 +147,7 @@ class Exchange(ReplicaUser):
         kind: cython.int = connection.body.kind
         self.status = head.status
         self.kept = None
-        self.replica.answered()
+        self.replica.begins()
         self.first_octet = monotonic()
         if self.stage == BODY or self.is_winding_down():  # CON-13, EXP-7, DRN-7
             self.closing = True
@@ -217,6 +218,7 @@ class Exchange(ReplicaUser):
         observe(replica.counts + _DURATION, now - self.started)
         if self.described is not None:
             self.log(self.status, NONE, "--")
+        replica.answered()
         self.release_replica()
         self.exchange_ended()
         self.go_on()
@@ -237,6 +239,7 @@ class Exchange(ReplicaUser):
         self.send_written()
         self.stream.send(rest, size)
         count_answer(replica.counts, 101, self.method)
+        replica.answered()
         connection.hand_over()
         line: object = self.describe_tunnel()
         self.upstream = None
@@ -267,7 +270,10 @@ class Exchange(ReplicaUser):
     @cython.cfunc
     def exchange_failed(self, connection: ReplicaConnection, reason: cython.int):
         self.upstream = None
-        self.count_trouble()
+        # That a kept connection ends as it is used says nothing against the replica: it was idle (KAL-6). If the replica has
+        # died, connecting to it says so next.
+        if not self.reused or reason != UPSTREAM_CLOSED or connection.heard:
+            self.count_trouble()
         if self.status == 0:
             if reason != UPSTREAM_CLOSED or connection.heard or not self.try_again(connection):
                 self.refuse(reason, 0)
@@ -282,11 +288,15 @@ class Exchange(ReplicaUser):
 
     @cython.cfunc
     def count_trouble(self) -> cython.void:
-        """The replica failed the exchange: it is ejected when that happens again and again (RTY-11)."""
+        """The replica failed the exchange: it is ejected when that happens again and again (RTY-11).
+
+        One that was out and is tried again is out again at once.
+        """
         replica: Replica = self.replica
+        instance: Instance = self.instance
         now: cython.double = self.context.clock.now
         replica.troubles += 1
-        if replica.troubles >= TROUBLES and replica.out_until <= now and may_eject(self.instance, now):
+        if replica.failures > 0 or (0 < instance.max_troubles <= replica.troubles and may_eject(instance, now)):
             replica.eject(now)
 
     # --- the proxy's own answers ---

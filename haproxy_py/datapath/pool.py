@@ -13,8 +13,7 @@ from haproxy_py import counters as layout
 
 _EJECTED = cython.declare(cython.int, layout.REPLICA_EJECTED)
 _EJECTIONS = cython.declare(cython.int, layout.REPLICA_EJECTIONS)
-_MOST_DOUBLINGS = cython.declare(cython.int, 6)
-_LONGEST_OUT = cython.declare(cython.double, 30.0)  # seconds
+_MOST_DOUBLINGS = cython.declare(cython.int, 30)
 _IDLE_CONNECTIONS = cython.declare(cython.int, layout.REPLICA_IDLE_CONNECTIONS)
 
 
@@ -43,6 +42,7 @@ class Replica:
         self.queue = queue
         self.stamp = b""
         self.idle = []
+        self.tunnels = set()
         self.gone = False
         self.draining = False
 
@@ -51,9 +51,16 @@ class Replica:
         shown: str = {"id": self.id, "name": self.name, "off": ""}[form]
         self.stamp = f"X-HA-Replica: {shown}\r\n".encode("ascii") if shown else b""
 
-    def set_draining(self, draining: cython.bint) -> None:
-        """No new work while another replica is ready; idle connections are closed at once (DRN-1, DRN-2)."""
+    def set_ejection(self, first: cython.double, longest: cython.double) -> None:
+        """Seconds: how long it is out the first time, and at most."""
+        self.first_out = first
+        self.longest_out = longest
+
+    def set_draining(self, draining: cython.bint, drained: cython.bint, ends: cython.double) -> None:
+        """Whether it drains, by an operator's word or not, and when that ends. Its idle connections go at once (DRN-2)."""
         self.draining = draining
+        self.drained = drained
+        self.drain_ends = ends
         if draining:
             self.close_idle()
 
@@ -68,32 +75,54 @@ class Replica:
     @cython.cfunc
     @cython.exceptval(check=False)
     def eject(self, now: cython.double) -> cython.void:
-        """Pass it over for a second, and twice as long every further time in a row, up to half a minute."""
-        if self.out_until > now and not self.tried:
+        """Pass it over for a while, and twice as long every further time in a row, up to a bound."""
+        if self.out_until > now and self.trial == NO_TRIAL:
             return  # that it failed others at the same time is no news
-        self.tried = False
+        self.trial = NO_TRIAL
         self.failures += 1
         self.troubles = 0
-        self.out_until = now + (1 << (self.failures - 1) if self.failures < _MOST_DOUBLINGS else _LONGEST_OUT)
+        self.out_until = now + self.choose_time_out()
         self.counts[_EJECTED] = 1
         self.counts[_EJECTIONS] += 1
 
     @cython.cfunc
     @cython.exceptval(check=False)
     def try_once(self, now: cython.double, seconds: cython.double) -> cython.void:
-        """One exchange goes there to see; the others wait for what comes of it, but not longer than that."""
+        """One exchange goes there to see; the others wait for what comes of it, but not longer than that.
+
+        Where the one before it is still without an answer the wait is as long as if it had failed.
+        """
+        if self.trial == ASKED:
+            self.failures += 1
+            if self.choose_time_out() > seconds:
+                seconds = self.choose_time_out()
         self.out_until = now + seconds
-        self.tried = True
+        self.trial = ASKED
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def choose_time_out(self) -> cython.double:
+        """Seconds that it is out after so many failures."""
+        doublings: cython.int = self.failures - 1 if self.failures <= _MOST_DOUBLINGS else _MOST_DOUBLINGS
+        seconds: cython.double = self.first_out * (1 << doublings)
+        return seconds if seconds < self.longest_out else self.longest_out
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def begins(self) -> cython.void:
+        """The head of an answer has come: it is no proof, for the rest may never come."""
+        if self.trial == ASKED:
+            self.trial = ANSWERING
 
     @cython.cfunc
     @cython.exceptval(check=False)
     def answered(self) -> cython.void:
-        """It works."""
+        """It works: an answer was complete, or a tunnel stands."""
         queue: Queue = self.queue
         self.troubles = 0
         if self.failures > 0:
             self.failures = 0
-            self.tried = False
+            self.trial = NO_TRIAL
             self.out_until = 0
             self.counts[_EJECTED] = 0
             queue.wake()

@@ -275,7 +275,7 @@ class Request(Exchange):
         if self.replica is None:
             self.wait_for_place([writer.take() if self.kept is None else self.kept, piece[:size]], size, False)
             return
-        context.retries.count_exchange(context.clock.now)
+        self.instance.retries.count_exchange(context.clock.now)
         self.attempts = 1
         # KAL-5: what must not be sent twice goes out only on a connection that was used a moment ago.
         connection = self.replica.take_idle(_ANY_AGE if replayable else context.clock.now - _YOUNG)
@@ -298,6 +298,8 @@ class Request(Exchange):
     def is_replayable(self, head: Head, size: cython.Py_ssize_t) -> cython.bint:
         """RTY-9: whether the request may be sent twice, with a body that is small enough to be kept."""
         label: cython.int = head.method_label
+        if not self.instance.resends:
+            return False
         if not (label == 0 or label == 1 or 3 <= label <= 4 or label == 6):  # GET, HEAD, PUT, DELETE, OPTIONS
             return False
         if self.body.complete:
@@ -340,6 +342,8 @@ class Request(Exchange):
         wanted: Replica = self.wanted
         replica: Replica = None
         if instance is not None and instance.replicas:
+            if wanted is not None:  # only if it may still be given work
+                wanted = instance.by_token.get(wanted.token)
             replica = choose(instance, wanted, None, self.sticky, context.random(), context.clock.now)
             if replica is None:
                 return False
@@ -365,7 +369,7 @@ class Request(Exchange):
         context: Context = self.context
         connection: ReplicaConnection = None
         if self.attempts == 1:
-            context.retries.count_exchange(context.clock.now)
+            self.instance.retries.count_exchange(context.clock.now)
             connection = self.replica.take_idle(_ANY_AGE if self.kept is not None else context.clock.now - _YOUNG)
         if connection is None:
             self.dial_replica(self.pending, self.pending_size)
@@ -474,7 +478,7 @@ class Request(Exchange):
             if not self.reused or self.replica.gone:
                 return False
             replica = self.replica
-        if not context.retries.take(context.clock.now):
+        if not self.instance.retries.take(context.clock.now):
             self.count_retry(_RETRY_BUDGET)
             self.refuse(RETRY_BUDGET, 0)
             self.go_on()

@@ -2,6 +2,10 @@ cdef enum:
     BUDGET_SECONDS = 10
 
 cdef class RetryBudget:
+    # settings
+    cdef int percent  # of the exchanges
+    cdef int least
+    # of this worker
     cdef int exchanges[BUDGET_SECONDS]  # per second, in a ring
     cdef int retries[BUDGET_SECONDS]
     cdef long long second  # that is being counted

@@ -1,19 +1,21 @@
 """How many requests may be sent a second time: retries must never become the outage (RTY-10).
 
-At most a fifth of the exchanges of the last ten seconds, and always three.
+At most a share of the exchanges of the last ten seconds, and always a few.
 """
 
 import cython
 from cython.cimports.haproxy_py.datapath.retry import BUDGET_SECONDS
 
-_FLOOR = cython.declare(cython.int, 3)
-_SHARE = cython.declare(cython.int, 5)  # one of so many exchanges
-
 
 @cython.final
 @cython.cclass
 class RetryBudget:
-    """One per worker."""
+    """One per instance and worker."""
+
+    def set_bounds(self, percent: cython.int, least: cython.int) -> None:
+        """How many of a hundred exchanges may be retried, and how many retries there may always be."""
+        self.percent = percent
+        self.least = least
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -33,7 +35,7 @@ class RetryBudget:
         for index in range(BUDGET_SECONDS):
             exchanges += self.exchanges[index]
             retries += self.retries[index]
-        if retries >= _FLOOR and (retries + 1) * _SHARE > exchanges:
+        if retries >= self.least and (retries + 1) * 100 > exchanges * self.percent:
             return False
         self.retries[self.second % BUDGET_SECONDS] += 1
         return True

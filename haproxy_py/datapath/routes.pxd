@@ -3,6 +3,7 @@ from haproxy_py.datapath.deadlines cimport DeadlineQueue
 from haproxy_py.datapath.gate cimport Gate
 from haproxy_py.datapath.pool cimport Replica
 from haproxy_py.datapath.queue cimport Queue
+from haproxy_py.datapath.retry cimport RetryBudget
 
 cdef enum:
     ROUND_ROBIN
@@ -25,8 +26,9 @@ cdef class Instance:
     cdef bytes cookie
     cdef Gate gate
     cdef object trusted  # Networks, or None where no proxy is trusted
-    cdef list replicas  # that may be given work: the ready ones, or the draining ones if none is ready
-    cdef dict by_token
+    cdef list members  # all its replicas
+    cdef list replicas  # those that may be given work (DRN-1)
+    cdef dict by_token  # the same by the affinity cookie's value
     cdef cell* counts
     # limits
     cdef Py_ssize_t max_line
@@ -40,6 +42,8 @@ cdef class Instance:
     cdef int max_queue
     cdef int max_idle
     cdef int max_attempts
+    cdef bint resends  # what may be repeated is sent once more when its connection dies
+    cdef int max_troubles  # failed exchanges in a row for which a replica is ejected; 0: any number
     # timeouts
     cdef DeadlineQueue client_head
     cdef DeadlineQueue client_idle
@@ -57,6 +61,7 @@ cdef class Instance:
     cdef double connect_total
     # of this worker
     cdef Queue queue
+    cdef RetryBudget retries
     cdef unsigned int turn  # of round robin
     cdef unsigned int sticky_turn  # the same for clients that will come back
 

@@ -2,6 +2,10 @@
 
 Built by a worker from each table that control sends, and never changed but for the turn of round robin. Replicas are carried
 over from the routes before, with their idle connections, as long as name and address are the same.
+
+What a draining replica is given (DRN-1): no new exchange and no tunnel, of sticky clients neither, whose next request goes to
+another. If no replica is ready, those that discovery lets drain get all of it, because they still serve; one that drains by an
+operator's word gets nothing even then.
 """
 
 from typing import Optional
@@ -12,6 +16,7 @@ from cython.cimports.haproxy_py.datapath.deadlines import Clock
 from cython.cimports.haproxy_py.datapath.gate import Gate
 from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.queue import Queue
+from cython.cimports.haproxy_py.datapath.retry import RetryBudget
 
 from haproxy_py import counters as layout
 from haproxy_py.config import Limits, Timeouts
@@ -27,7 +32,9 @@ _AFFINITIES = {"none": AFFINITY_NONE, "dashboard": AFFINITY_DASHBOARD, "all": AF
 class Instance:
     """One instance, ready to be asked per request."""
 
-    def __init__(self, entry: object, replicas: list, queue: Queue, clock: Clock, counters: Counters):
+    def __init__(
+        self, entry: object, replicas: list, queue: Queue, retries: RetryBudget, clock: Clock, counters: Counters
+    ):
         timeouts = entry.timeouts
         limits = entry.limits
         replica: Replica
@@ -39,9 +46,12 @@ class Instance:
         self.cookie = entry.cookie.encode("ascii")
         self.gate = Gate(entry.gate)
         self.trusted = Networks(entry.trusted_proxies) if entry.trusted_proxies else None
-        self.replicas = [replica for replica in replicas if not replica.draining] or replicas
+        self.members = replicas
+        self.replicas = [replica for replica in replicas if not replica.draining] or [
+            replica for replica in replicas if not replica.drained
+        ]
         self.winding_down = len(replicas) > 0 and all(replica.draining for replica in replicas)
-        self.by_token = {replica.token: replica for replica in replicas}  # a draining one keeps its own clients
+        self.by_token = {replica.token: replica for replica in self.replicas}
         self.counts = counters.block(layout.instance_at(entry.slot))
         self.max_line = limits.request_line
         self.max_head = limits.request_head
@@ -54,6 +64,8 @@ class Instance:
         self.max_queue = limits.queue
         self.max_idle = limits.idle_connections
         self.max_attempts = limits.connect_attempts
+        self.resends = entry.retries.resend
+        self.max_troubles = entry.eject.failures
         self.client_head = clock.queue(timeouts.client_head)
         self.client_idle = clock.queue(timeouts.client_idle)
         self.client_body = clock.queue(timeouts.client_body)
@@ -70,6 +82,8 @@ class Instance:
         self.connect_total = timeouts.connect_total
         self.queue = queue
         queue.follow(self, self.counts)
+        self.retries = retries
+        retries.set_bounds(entry.retries.budget, entry.retries.budget_min)
 
 
 @cython.final
@@ -81,7 +95,9 @@ class Routes:
         known: dict = {}
         turns: dict = {}
         queues: dict = {}
+        budgets: dict = {}
         queue: Queue
+        retries: RetryBudget
         kept: set = set()
         replicas: list
         instance: Instance
@@ -95,19 +111,22 @@ class Routes:
             for instance in before.instances:
                 turns[instance.name] = (instance.turn, instance.sticky_turn)
                 queues[instance.name] = instance.queue
+                budgets[instance.name] = instance.retries
         for entry in table.instances:
             replicas = []
             queue = queues.pop(entry.name, None) or Queue(loop)
+            retries = budgets.get(entry.name) or RetryBudget()
             for item in entry.replicas:
                 key = (entry.name, item.name, item.host, item.port)
                 replica = known.get(key)
                 if replica is None:
                     replica = Replica(item, queue, counters)
-                replica.set_draining(item.state is ReplicaState.DRAINING)
+                replica.set_draining(item.state is ReplicaState.DRAINING, item.drained, item.drain_ends)
                 replica.set_stamp(entry.replica_header)
+                replica.set_ejection(entry.eject.first, entry.eject.longest)
                 kept.add(key)
                 replicas.append(replica)
-            instance = Instance(entry, replicas, queue, clock, counters)
+            instance = Instance(entry, replicas, queue, retries, clock, counters)
             instance.turn, instance.sticky_turn = turns.get(entry.name, (0, 0))
             self.instances.append(instance)
             for host in entry.hosts:
@@ -138,8 +157,14 @@ class Routes:
         return {
             (instance.name, replica.name, replica.host, replica.port): replica
             for instance in self.instances
-            for replica in instance.by_token.values()
+            for replica in instance.members
         }
+
+    def list_draining(self) -> list:
+        """Every replica that drains."""
+        instance: Instance
+        replica: Replica
+        return [replica for instance in self.instances for replica in instance.members if replica.draining]
 
     @cython.cfunc
     def wake_queues(self) -> cython.void:

@@ -3,7 +3,8 @@
 - Reading from one side pauses while the other takes less than it gets (WSK-13).
 - A FIN is passed on behind what came before it; the other direction may go on for a while, then both close (WSK-10).
 - A reset on one side aborts the other (WSK-11). A tunnel without an octet in either direction ends at the idle timeout.
-- Nothing but its two sides, that timeout and the end of a drain ends a tunnel: no change of the table does (DRN-14).
+- Nothing but its two sides, that timeout and the end of a drain, the proxy's or its replica's, ends a tunnel: no other change
+  of the table does (DRN-14).
 """
 
 from typing import Optional
@@ -52,6 +53,7 @@ class Tunnel(Timed):
         replica.counts[_ACTIVE] += 1
         replica.counts[_TOTAL] += 1
         context.clients.add(self)
+        replica.tunnels.add(self)
         client.user = self.client
         far.user = self.far
         instance.tunnel_idle.start(self)
@@ -90,6 +92,7 @@ class Tunnel(Timed):
         if which is not None and self.client.is_lost and self.far.is_lost:
             self.stop_deadline()
             self.context.clients.discard(self)
+            self.replica.tunnels.discard(self)
             self.replica.counts[_ACTIVE] -= 1
             self.context.counts[_CLIENT_CONNECTIONS] -= 1
             self.entrance.leave()
@@ -100,7 +103,7 @@ class Tunnel(Timed):
             self.instance.tunnel_half_close.start(self)  # until what still waits has left
 
     def drain(self) -> None:
-        """The proxy stops, and this tunnel's time has come (DRN-9)."""
+        """The proxy or its replica drains, and this tunnel's time has come (DRN-9)."""
         if not self.ended_by:
             self.end("KT")
 

@@ -17,6 +17,8 @@ class FoundReplica:
     host: str  # IP address, or a host name of a static replica
     port: int
     state: ReplicaState = ReplicaState.READY
+    drained: bool = False  # as in the table; control says so, not discovery
+    drain_ends: float = 0.0  # as in the table
 
 
 @dataclass(frozen=True, slots=True)

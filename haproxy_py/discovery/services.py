@@ -131,6 +131,8 @@ def _make_instance(service: Service, source: InstancesFrom, hosts: dict[str, str
         replica_header=source.replica_header,
         timeouts=source.timeouts,
         limits=source.limits,
+        retries=source.retries,
+        eject=source.eject,
         trusted_proxies=source.trusted_proxies,
     )
 

@@ -60,6 +60,11 @@ class Scrape(Collector):
         restarts = counter("worker_restarts_total", "Worker processes that ended unexpectedly and were replaced.")
         restarts.add_metric((), sum(worker.restarts for worker in view.workers))
         yield restarts
+        stalls = counter(
+            "worker_stalls_total", "Times that a worker's loop stood still for longer than watchdog.report."
+        )
+        stalls.add_metric((), sum(worker.stalls for worker in view.workers))
+        yield stalls
         connections = gauge("client_connections", "Client connections open now.")
         connections.add_metric((), totals.sum_cell(view.segments, counters.WORKER_CLIENT_CONNECTIONS))
         yield connections

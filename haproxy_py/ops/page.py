@@ -75,7 +75,8 @@ function address(host, port) { return (host.includes(":") ? "[" + host + "]" : h
 
 const REPLICA = [
   ["replica", r => r.name], ["id", r => element("code", r.id)],
-  ["state", r => mark(r.state, STATE_CLASS[r.state] || "warn")],
+  ["state", r => mark(r.state + (r.drain ? " by " + r.drain.by + (r.drain.seconds_left ? ", tunnels " +
+    span(r.drain.seconds_left) + " more" : "") : ""), STATE_CLASS[r.state] || "warn")],
   ["active", r => r.active_requests, "number"], ["requests", r => r.requests, "number"],
   ["open tunnels", r => r.active_tunnels, "number"], ["tunnels", r => r.tunnels, "number"],
   ["idle connections", r => r.idle_connections, "number"],
@@ -84,8 +85,9 @@ const REPLICA = [
 ];
 const WORKER = [
   ["worker", w => w.worker], ["process", w => w.pid === null ? "-" : w.pid],
-  ["state", w => w.leaving ? mark("leaving", "warn") : w.ready ? mark("ready", "good") : mark("not ready", "bad")],
-  ["restarts", w => w.restarts, "number"], ["table", w => w.table_version, "number"],
+  ["state", w => w.stalled_seconds ? mark("stalled", "bad") : w.leaving ? mark("leaving", "warn") :
+    w.ready ? mark("ready", "good") : mark("not ready", "bad")],
+  ["restarts", w => w.restarts, "number"], ["stalls", w => w.stalls, "number"], ["table", w => w.table_version, "number"],
 ];
 
 const FOLLOWED = [

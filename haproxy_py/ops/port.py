@@ -1,4 +1,7 @@
-"""The operators' port: probes, metrics, status and the page. It shows what control hands it and changes nothing."""
+"""The operators' port: probes, metrics, status, the page, and the calls that change something.
+
+It shows what control hands it, and what `changes.py` lets through it hands to control.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from haproxy_py.ops.answers import Handler, Say, answer_json, answer_safely, bound_exchange
+from haproxy_py.ops.changes import Changes
 from haproxy_py.ops.connections import KEEP_ALIVE, OpsConnections
 from haproxy_py.ops.metrics import Scrape
 from haproxy_py.ops.page import PAGE, POLICY
@@ -33,6 +37,7 @@ class OpsPort:
     """An HTTP server on a listening socket that control has bound."""
 
     def __init__(self, proxy: Proxy, say: Say) -> None:
+        self.changes = Changes(proxy, say)
         self._proxy = proxy
         self._say = say
         self._scraping = asyncio.Lock()
@@ -47,6 +52,7 @@ class OpsPort:
                 web.get("/metrics", self._show_metrics),
                 web.get("/api/v1/status", self._show_status),
                 web.get("/", self._show_page),
+                *self.changes.list_routes(),
             ]
         )
         self._runner = web.AppRunner(

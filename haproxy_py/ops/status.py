@@ -9,7 +9,7 @@ from haproxy_py import __version__, counters
 from haproxy_py.discovery.view import DiscoveryView
 from haproxy_py.ops import totals
 from haproxy_py.ops.view import View
-from haproxy_py.table import InstanceEntry, ReplicaEntry
+from haproxy_py.table import InstanceEntry, ReplicaEntry, ReplicaState
 
 
 def describe_status(view: View) -> dict[str, Any]:
@@ -42,6 +42,8 @@ def describe_status(view: View) -> dict[str, Any]:
                 "ready": worker.ready,
                 "leaving": worker.leaving,
                 "restarts": worker.restarts,
+                "stalls": worker.stalls,
+                "stalled_seconds": round(worker.stalled, 3),
                 "table_version": worker.table_version,
             }
             for worker in view.workers
@@ -90,11 +92,12 @@ def _describe_instance(view: View, instance: InstanceEntry) -> dict[str, Any]:
             for reason, number in zip(counters.REASONS, cells[counters.INSTANCE_PROXY_REPLIES :], strict=False)
             if number
         },
-        "replicas": [_describe_replica(view, replica) for replica in instance.replicas],
+        "replicas": [describe_replica(view, replica) for replica in instance.replicas],
     }
 
 
-def _describe_replica(view: View, replica: ReplicaEntry) -> dict[str, Any]:
+def describe_replica(view: View, replica: ReplicaEntry) -> dict[str, Any]:
+    """One replica and what runs on it now."""
     cells = totals.read_simple(view.segments, replica.slot)
     return {
         "id": replica.id,
@@ -102,6 +105,7 @@ def _describe_replica(view: View, replica: ReplicaEntry) -> dict[str, Any]:
         "host": replica.host,
         "port": replica.port,
         "state": replica.state.value,
+        "drain": _describe_drain(view, replica),
         "active_requests": cells[counters.REPLICA_ACTIVE_REQUESTS],
         "requests": sum(number for _, _, number in totals.read_requests(view.segments, replica.slot)),
         "active_tunnels": cells[counters.REPLICA_ACTIVE_TUNNELS],
@@ -110,4 +114,14 @@ def _describe_replica(view: View, replica: ReplicaEntry) -> dict[str, Any]:
         "failed_connections": cells[counters.REPLICA_CONNECTIONS_FAILED],
         "received_bytes": cells[counters.REPLICA_RECEIVED_BYTES],
         "sent_bytes": cells[counters.REPLICA_SENT_BYTES],
+    }
+
+
+def _describe_drain(view: View, replica: ReplicaEntry) -> dict[str, Any] | None:
+    """By whose word it drains, and how long its tunnels may still stay."""
+    if replica.state is not ReplicaState.DRAINING:
+        return None
+    return {
+        "by": "operator" if replica.drained else "discovery",
+        "seconds_left": round(max(0.0, replica.drain_ends - view.now), 1),
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from haproxy_py.discovery.view import DiscoveryView
-from haproxy_py.table import Table
+from haproxy_py.table import ReplicaEntry, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,8 @@ class WorkerView:
     restarts: int
     table_version: int  # in force there; 0: none
     leaving: bool = False  # fewer workers are wanted: it finishes what runs
+    stalls: int = 0  # times that its loop stood still for longer than `watchdog.report`
+    stalled: float = 0.0  # seconds for which it stands still now, if that was reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class View:
     """Everything at one moment, except the counters: those are read from `segments` when they are needed."""
 
     uptime: float  # seconds since the process started
+    now: float  # monotonic seconds
     draining: bool
     table: Table  # the newest; `WorkerView.table_version` says which is in force
     workers: tuple[WorkerView, ...]
@@ -79,8 +82,23 @@ class View:
         return reasons
 
 
+class RefusedError(Exception):
+    """A change that an operator asked for is not made."""
+
+    def __init__(self, status: int, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status  # of the answer
+        self.reason = reason  # one stable word
+
+
 class Proxy(Protocol):
     """What the operators' port needs of the rest of the process."""
 
     def view(self) -> View:
         """A picture of this moment."""
+
+    def drain(self, instance: str, replica: str, *, force: bool) -> ReplicaEntry:
+        """Give a replica, by name or short id, no new work. Raises RefusedError."""
+
+    def undrain(self, instance: str, replica: str) -> ReplicaEntry:
+        """Take that back. Raises RefusedError."""

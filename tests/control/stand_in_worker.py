@@ -7,6 +7,7 @@ closes its channel when it is ready and lives on.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import mmap
 import os
 import select
@@ -16,6 +17,8 @@ import time
 from typing import Any
 
 from haproxy_py import channel, counters
+
+TICK = 0.1
 
 
 class StandIn:
@@ -35,9 +38,12 @@ class StandIn:
             raise SystemExit(3)
         while True:
             wait = None if self.ends_at is None else max(0.0, self.ends_at - time.monotonic())
-            readable, _, _ = select.select([self.sock], [], [], wait)
+            readable, _, _ = select.select([self.sock], [], [], TICK if wait is None else min(wait, TICK))
+            self.cells[counters.WORKER_TICKS] += 1
             if not readable:
-                raise SystemExit(0)
+                if wait is not None and wait <= TICK:
+                    raise SystemExit(0)
+                continue
             data = self.sock.recv(65536)
             if not data:
                 raise SystemExit(0)
@@ -95,5 +101,7 @@ if __name__ == "__main__":
     parser.add_argument("channel", type=int)
     parser.add_argument("sockets", type=int)
     parser.add_argument("counters", type=int)
+    parser.add_argument("stacks", type=int)
     arguments = parser.parse_args()
+    faulthandler.register(signal.SIGUSR1, arguments.stacks, all_threads=False)
     StandIn(arguments.channel, arguments.sockets, arguments.counters).run()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from haproxy_py import counters
-from haproxy_py.config import Gate, Limits, Timeouts
+from haproxy_py.config import Eject, Gate, Limits, Retries, Timeouts
 from haproxy_py.node_red.admin_surface import build_gate_rules
-from haproxy_py.ops.view import ListenerView, ReplicaSeries, View, WorkerView
+from haproxy_py.ops.view import ListenerView, RefusedError, ReplicaSeries, View, WorkerView
 from haproxy_py.table import InstanceEntry, ReplicaEntry, ReplicaState, Table
 
 SLOTS = 3
@@ -27,7 +27,9 @@ def make_table(*, name: str = "one", replica: str = "pod-a") -> Table:
         ha=True,
         replicas=(
             ReplicaEntry(replica, "aaaa", "t1", "10.0.0.1", 1880, slot=0),
-            ReplicaEntry("pod-b", "bbbb", "t2", "10.0.0.2", 1880, slot=1, state=ReplicaState.DRAINING),
+            ReplicaEntry(
+                "pod-b", "bbbb", "t2", "10.0.0.2", 1880, slot=1, state=ReplicaState.DRAINING, drain_ends=1012.3
+            ),
         ),
         policy="round-robin",
         affinity="dashboard",
@@ -36,6 +38,8 @@ def make_table(*, name: str = "one", replica: str = "pod-a") -> Table:
         gate=build_gate_rules(Gate()),
         timeouts=Timeouts(),
         limits=Limits(),
+        retries=Retries(),
+        eject=Eject(),
         trusted_proxies=(),
     )
     return Table(7, (entry,))
@@ -45,6 +49,7 @@ def make_view(*segments: memoryview[int], name: str = "one", replica: str = "pod
     """One instance with a ready and a draining replica, and one replica that left; everything is well."""
     return View(
         uptime=12.5,
+        now=1000.0,
         draining=False,
         table=make_table(name=name, replica=replica),
         workers=tuple(WorkerView(number, 100 + number, True, 0, 7) for number, _ in enumerate(segments, 1)),
@@ -72,10 +77,25 @@ def lose_workers(view: View) -> View:
 
 
 class Pictured:
-    """A proxy whose view is whatever the test sets."""
+    """A proxy whose view is whatever the test sets, and which notes what it is asked to change."""
 
     def __init__(self, view: View) -> None:
         self.now = view
+        self.asked: list[str] = []
+        self.refusal: RefusedError | None = None
 
     def view(self) -> View:
         return self.now
+
+    def drain(self, instance: str, replica: str, *, force: bool) -> ReplicaEntry:
+        self.asked.append(f"drain {instance} {replica}{' forced' if force else ''}")
+        return self._answer()
+
+    def undrain(self, instance: str, replica: str) -> ReplicaEntry:
+        self.asked.append(f"undrain {instance} {replica}")
+        return self._answer()
+
+    def _answer(self) -> ReplicaEntry:
+        if self.refusal is not None:
+            raise self.refusal
+        return self.now.table.instances[0].replicas[1]

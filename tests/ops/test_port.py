@@ -121,7 +121,9 @@ async def test_status_tells_everything_of_a_replica(opened: Opened) -> None:
     assert status == 200
     assert (told["ready"], told["draining"], told["table_version"]) == (True, False, 7)
     assert told["uptime_seconds"] == 12.5
-    assert told["workers"] == [{"worker": 1, "pid": 101, "ready": True, "restarts": 0, "table_version": 7}]
+    assert told["workers"] == [
+        {"worker": 1, "pid": 101, "ready": True, "restarts": 0, "stalls": 0, "stalled_seconds": 0.0, "table_version": 7}
+    ]
     assert told["listeners"] == [{"scheme": "http", "host": "0.0.0.0", "port": 8080}]
     (instance,) = told["instances"]
     assert (instance["name"], instance["ha"], instance["gate_denied"]) == ("one", True, 7)
@@ -129,7 +131,8 @@ async def test_status_tells_everything_of_a_replica(opened: Opened) -> None:
     first, second = instance["replicas"]
     assert (first["id"], first["name"], first["host"], first["port"]) == ("aaaa", "pod-a", "10.0.0.1", 1880)
     assert (first["state"], first["requests"], first["active_tunnels"]) == ("ready", 6, 2)
-    assert second["state"] == "draining"
+    assert first["drain"] is None
+    assert (second["state"], second["drain"]) == ("draining", {"by": "discovery", "seconds_left": 12.3})
 
 
 async def test_metrics_are_plain_text_for_those_who_ask_for_nothing(opened: Opened) -> None:

@@ -13,6 +13,7 @@ import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -89,7 +90,8 @@ class InnerWorker:
         loop.set_exception_handler(lambda loop, details: self._mistakes.append(details))
         self._task = loop.create_task(self._worker.run())
         self._listening = loop.create_task(self._listen())
-        await self._say(channel.Start(1, self._build(self._instances), "haproxy_py-test"))
+        self.table = self._build(self._instances)
+        await self._say(channel.Start(1, self.table, "haproxy_py-test"))
         await eventually(lambda: any(isinstance(message, channel.Ready) for message in self._messages))
         await self.listen(self.describe(), sockets=[self._listener])
         return self
@@ -136,9 +138,11 @@ class InnerWorker:
         except AssertionError:
             raise AssertionError(f"exchanges or tunnels are left over: {slots}, dials {context.dials}") from None
 
-    async def publish(self, *instances: Mapping[str, Any]) -> None:
-        """A new table; returns when it is in force."""
-        table = self._build(instances)
+    async def publish(
+        self, *instances: Mapping[str, Any], marks: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """A new table; returns when it is in force. `marks`: by name of a replica, what else the table says of it."""
+        table = self.table = self._build(instances, marks or {})
         await self._say(channel.Publish(table))
         await eventually(
             lambda: any(
@@ -216,8 +220,16 @@ class InnerWorker:
     def _cell(self, at: int) -> int:
         return self._segment.cells[at]
 
-    def _build(self, instances: Sequence[Mapping[str, Any]]) -> Table:
-        return self._builder.build([find_static(instance) for instance in self._parse(instances).instances])
+    def _build(
+        self, instances: Sequence[Mapping[str, Any]], marks: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Table:
+        found = [find_static(instance) for instance in self._parse(instances).instances]
+        return self._builder.build(
+            [
+                replace(one, replicas=tuple(replace(each, **(marks or {}).get(each.name, {})) for each in one.replicas))
+                for one in found
+            ]
+        )
 
     def _parse(self, instances: Sequence[Mapping[str, Any]]) -> Config:
         config = {"listen": [{"address": "127.0.0.1:1"}], "instances": list(instances)}

@@ -311,3 +311,122 @@ async def test_new_table_forgets_the_suspicion_of_a_replica_that_left() -> None:
         assert count_all(worker, counters.REPLICA_EJECTED) == 1
         await worker.publish(describe_instance([good.url]))
         assert count_all(worker, counters.REPLICA_EJECTED) == 0
+
+
+async def test_answers_that_break_off_eject_too() -> None:
+    """A head is no proof that a replica works."""
+
+    async def half(wire: Wire, number: int) -> None:
+        await wire.read_head()
+        wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n0123456789")
+
+    async with (
+        ScriptedReplica(half) as one,
+        ScriptedReplica(answer_each()) as two,
+        InnerWorker([one.url, two.url], eject={"first": "100ms", "longest": "400ms"}) as worker,
+    ):
+        cut = 0
+        for _ in range(20):
+            async with await worker.open() as client:
+                client.send(make_request("GET"))
+                try:
+                    assert (await client.read_answer())[2] == b"ok"
+                except (ConnectionResetError, asyncio.IncompleteReadError):
+                    cut += 1
+        assert cut == 3
+        assert count_all(worker, counters.REPLICA_EJECTIONS) == 1
+        await asyncio.sleep(0.3)
+        for _ in range(4):  # one of them tries it, and that is all
+            async with await worker.open() as client:
+                client.send(make_request("GET"))
+                with contextlib.suppress(ConnectionResetError, asyncio.IncompleteReadError):
+                    await client.read_answer()
+        assert one.accepted == 4
+        assert count_all(worker, counters.REPLICA_EJECTIONS) == 2
+
+
+async def test_replica_that_never_answers_is_tried_less_and_less() -> None:
+    """A trial that has had no answer after `connect` counts as failed, though its own exchange may wait on."""
+
+    async def silent(wire: Wire, number: int) -> None:
+        await wire.reader.read()
+
+    async with (
+        ScriptedReplica(silent) as one,
+        ScriptedReplica(answer_each()) as two,
+        InnerWorker(
+            [one.url, two.url],
+            timeouts={"response_head": "3s", "connect": "100ms"},
+            eject={"failures": 1, "first": "100ms"},
+        ) as worker,
+    ):
+        statuses: list[int] = []
+
+        async def ask(wait: float) -> None:
+            await asyncio.sleep(wait)
+            async with await worker.open() as client:
+                statuses.append(await status_of(client, "GET"))
+
+        first = [asyncio.create_task(ask(0)) for _ in range(2)]  # one for each
+        await asyncio.gather(*first)
+        assert sorted(statuses) == [200, 504]
+        await asyncio.gather(*(ask(number * 0.02) for number in range(125)))
+        # Out after 0.1 s, then tried after 0.1, 0.2, 0.4, 0.8 and 1.6 s more, each up to two ticks late.
+        assert 3 <= statuses.count(504) - 1 <= 6
+
+
+async def test_kept_connections_that_close_as_they_are_used_say_nothing_against_the_replica() -> None:
+    async with (
+        ScriptedReplica(Dies("GET", after=1)) as one,
+        ScriptedReplica(Dies("GET", after=1)) as two,
+        InnerWorker([one.url, two.url], retries={"budget": "100%"}) as worker,
+        await worker.open() as client,
+    ):
+        for _ in range(20):
+            assert await status_of(client, "GET") == 200
+        assert count_retries(worker)["reused_closed"] > 10
+        assert count_all(worker, counters.REPLICA_EJECTIONS) == 0
+
+
+async def test_resend_false_sends_every_request_once() -> None:
+    async with (
+        ScriptedReplica(Dies("GET")) as first,
+        ScriptedReplica(Dies("GET", until=0)) as second,
+        InnerWorker([first.url, second.url], retries={"resend": False}) as worker,
+    ):
+        assert await ask_both(worker, "GET") == [200, 502]
+        assert count_retries(worker) == {}
+        assert worker.list_replies() == {"upstream_closed": 1}
+
+
+@pytest.mark.parametrize(("budget", "least", "sent_again"), [("0%", 0, 0), ("0%", 5, 5), ("50%", 0, 4), ("100%", 0, 8)])
+async def test_budget_is_as_configured(budget: str, least: int, sent_again: int) -> None:
+    async with (
+        ScriptedReplica(Dies("GET")) as first,
+        ScriptedReplica(Dies("GET")) as second,
+        InnerWorker(
+            [first.url, second.url], retries={"budget": budget, "budget_min": least}, eject={"failures": 0}
+        ) as worker,
+    ):
+        for _ in range(8):
+            async with await worker.open() as client:
+                assert await status_of(client, "GET") == 502
+        assert count_retries(worker).get("new_closed", 0) == sent_again
+        assert count_all(worker, counters.REPLICA_EJECTIONS) == 0
+
+
+async def test_each_instance_has_a_budget_of_its_own_that_outlives_tables() -> None:
+    async with ScriptedReplica(Dies("GET")) as first, ScriptedReplica(Dies("GET")) as second:
+        urls = [first.url, second.url]
+        instances = [
+            describe_instance(urls, name=name, hosts=[f"{name}.test"], eject={"failures": 0}) for name in ("a", "b")
+        ]
+        async with InnerWorker(instances=instances) as worker:
+            for _ in range(2):
+                for name in ("a", "b"):
+                    for _ in range(3):
+                        async with await worker.open() as client:
+                            client.send(f"GET /x HTTP/1.1\r\nHost: {name}.test\r\n\r\n".encode())
+                            assert (await client.read_answer())[0] == 502
+                await worker.publish(*instances)
+            assert count_retries(worker) == {"new_closed": 6, "over_budget": 6}
