@@ -107,7 +107,7 @@ class Supervisor:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._routing.discovery.close()
+            await self._routing.close()
             await self._port.close()
             self._listeners.close_all()
 
@@ -420,7 +420,7 @@ class Supervisor:
         """A picture of this moment."""
         table = self._routing.table
         states = {
-            (instance.name, replica.name): replica.state.value
+            (instance.name, replica.name): replica.condition
             for instance in table.instances
             for replica in instance.replicas
         }
@@ -442,6 +442,7 @@ class Supervisor:
                 *(ReplicaSeries(*key, slot, None) for key, slot in replicas.list_departed()),
             ),
             segments=self._crew.cells,
+            checks=self._routing.checks.view(),
             waiting_for=self._routing.list_waits(discovery.waiting_for, self._crew.list_versions()),
             discovery=discovery,
             config=self._reloader.view(),
