@@ -87,7 +87,7 @@ def _summarize_replicas(instance: Instance) -> str:
     if service is not None:
         port = f"port {service.port}" if service.port else "the only port"
         return f"{service.source} ({port}) of Service {service.namespace or '(own namespace)'}/{service.service}"
-    replicas = _enumerate([spell_address(host, port) for host, port in instance.static])
+    replicas = _enumerate([spell_address(replica.host, replica.port) for replica in instance.static])
     return f"{_count(len(instance.static), 'replica')} ({replicas})"
 
 

@@ -97,5 +97,6 @@ cdef class Exchange(ReplicaUser):
     cdef dial_failed(self, int reason)
     cdef bint try_again(self, ReplicaConnection connection)
     cdef void count_trouble(self)
+    cdef void take_back(self, Replica replica)
 
 cdef void give_back(Replica replica)

@@ -218,7 +218,9 @@ class Exchange(ReplicaUser):
         observe(replica.counts + _DURATION, now - self.started)
         if self.described is not None:
             self.log(self.status, NONE, "--")
-        replica.answered()
+        replica.troubles = 0
+        if replica.failures > 0:
+            self.take_back(replica)
         self.release_replica()
         self.exchange_ended()
         self.go_on()
@@ -239,7 +241,9 @@ class Exchange(ReplicaUser):
         self.send_written()
         self.stream.send(rest, size)
         count_answer(replica.counts, 101, self.method)
-        replica.answered()
+        replica.troubles = 0
+        if replica.failures > 0:
+            self.take_back(replica)
         connection.hand_over()
         line: object = self.describe_tunnel()
         self.upstream = None
@@ -285,6 +289,15 @@ class Exchange(ReplicaUser):
         self.release_replica()
         self.stage = CLOSING
         self.reset()
+
+    @cython.cfunc
+    def take_back(self, replica: Replica) -> cython.void:
+        """A replica that was ejected has given a complete answer, or a tunnel."""
+        now: cython.double = self.context.clock.now
+        instance: Instance = replica.queue.instance  # the newest
+        replica.take_back(now)
+        if instance is not None:
+            instance.warm_until = now + instance.slow_start
 
     @cython.cfunc
     def count_trouble(self) -> cython.void:

@@ -105,6 +105,7 @@ def describe_replica(view: View, instance: str, replica: ReplicaEntry) -> dict[s
         "host": replica.host,
         "port": replica.port,
         "state": replica.condition,
+        "weight": replica.weight,
         "check": _describe_check(view.checks.get((instance, replica.name))),
         "drain": _describe_drain(view, replica),
         "active_requests": cells[counters.REPLICA_ACTIVE_REQUESTS],
