@@ -40,6 +40,7 @@ def describe_status(view: View) -> dict[str, Any]:
                 "worker": worker.worker,
                 "pid": worker.pid,
                 "ready": worker.ready,
+                "leaving": worker.leaving,
                 "restarts": worker.restarts,
                 "stalls": worker.stalls,
                 "stalled_seconds": round(worker.stalled, 3),
