@@ -81,6 +81,28 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """How a replica is checked. Durations in seconds; from `path` on: of `type: http` only."""
+
+    type: str = "auto"  # auto: tcp for static replicas, off for those of Kubernetes | tcp | http | off
+    interval: float = 2.0  # between two checks of a replica, times 0.8 to 1.2 at random
+    timeout: float = 1.0  # of one check
+    rise: int = 1  # checks in a row that succeed until an unhealthy replica is healthy
+    fall: int = 3  # checks in a row that fail until a healthy one is unhealthy; one lost packet must not be enough
+    path: str = ""
+    method: str = "GET"  # GET | HEAD | OPTIONS
+    host: str = ""  # of the Host field; empty: host and port of the replica
+    status: tuple[tuple[int, int], ...] = ((200, 399),)  # ranges, ends included
+    body: str = ""  # text that the first 64 KiB of the body must contain; empty: any body will do
+
+    def choose_type(self, is_kubernetes: bool) -> str:
+        """tcp, http or off."""
+        if self.type == "auto":
+            return "off" if is_kubernetes else "tcp"  # the kubelet has checked a pod before it is ready
+        return self.type
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """A Kubernetes API server, and who this process is there."""
 
@@ -122,6 +144,7 @@ class Instance:
     kubernetes: KubernetesService | None = None
     balance: Balance = field(default_factory=Balance)
     gate: Gate = field(default_factory=Gate)
+    health: Health = field(default_factory=Health)
     replica_header: str = "id"  # id | name | off
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
@@ -137,6 +160,7 @@ class InstancesFrom:
     kubernetes: KubernetesSelector = field(default_factory=KubernetesSelector)
     balance: Balance = field(default_factory=Balance)
     gate: Gate = field(default_factory=Gate)
+    health: Health = field(default_factory=Health)
     replica_header: str = "id"
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)

@@ -32,6 +32,7 @@ from haproxy_py.config import (
     Watchdog,
 )
 from haproxy_py.config_error import ConfigError, Place, Problem, Problems
+from haproxy_py.config_health import read_health
 from haproxy_py.config_kubernetes import read_selector, read_service
 from haproxy_py.config_reader import (
     Reader,
@@ -83,9 +84,6 @@ HEAD_SCRATCH = 96 * KIB
 
 # What a later version will read, with what to do until then.
 _LATER_REPLICAS = {"dns": 'list the replicas under "static" or name a Service under "kubernetes"'}
-_LATER_INSTANCE = {
-    "health": "a replica that does not accept a connection is passed over; remove this key",
-}
 _LATER_MODES = {"strict": 'write "deny", and name further paths under gate.deny'}
 
 
@@ -258,6 +256,7 @@ def _read_gate(node: Node, problems: Problems) -> Gate:
 _SETTINGS: dict[str, Reader[Any]] = {
     "balance": _read_balance,
     "gate": _read_gate,
+    "health": read_health,
     "replica_header": word("id", "name", "off"),
     "timeouts": _read_timeouts,
     "limits": _read_limits,
@@ -269,7 +268,7 @@ _SETTINGS: dict[str, Reader[Any]] = {
 
 def _read_instances_from(node: Node, problems: Problems) -> InstancesFrom:
     readers: dict[str, Reader[Any]] = {"kubernetes": read_selector, **_SETTINGS}
-    return InstancesFrom(**read_keys(node, readers, problems, needed=["kubernetes"], later=_LATER_INSTANCE))
+    return InstancesFrom(**read_keys(node, readers, problems, needed=["kubernetes"]))
 
 
 class _Addresses:
@@ -369,7 +368,7 @@ def _read_instances(addresses: _Addresses) -> Reader[tuple[Instance, ...]]:
 
     def read_instance(node: Node, problems: Problems) -> Instance:
         needed = ["name", "ha", "replicas"]
-        found = read_keys(node, readers, problems, needed=needed, later=_LATER_INSTANCE)
+        found = read_keys(node, readers, problems, needed=needed)
         ha = found.pop("ha", True)
         replicas: _Replicas = found.pop("replicas", ())
         service = replicas if isinstance(replicas, KubernetesService) else None

@@ -57,7 +57,7 @@ def duration(least: float = 0.001, may_be_off: bool = True) -> Reader[float]:
         if seconds == 0 and may_be_off:
             return seconds
         if seconds == 0:
-            raise UnacceptableError("may not be 0: this cannot be switched off")
+            raise UnacceptableError("may not be 0: at least " + values.spell_duration(least))
         if not least <= seconds <= LONGEST:
             raise UnacceptableError(
                 f"{text} is outside {values.spell_duration(least)} to {values.spell_duration(LONGEST)}"

@@ -30,8 +30,14 @@ class ReplicaEntry:
     port: int
     slot: int  # its block in the shared counters
     state: ReplicaState = ReplicaState.READY
+    healthy: bool = True  # False: its checks fail; no new work, whatever the state, and what runs goes on
     drained: bool = False  # it drains by an operator's word: no new work, not even while no replica is ready
     drain_ends: float = 0.0  # while it drains: seconds of CLOCK_MONOTONIC by which its tunnels are closed
+
+    @property
+    def condition(self) -> str:
+        """The state in one word, for people and metrics: a ready one whose checks fail is `unhealthy`."""
+        return "unhealthy" if self.state is ReplicaState.READY and not self.healthy else self.state.value
 
 
 @dataclass(frozen=True, slots=True)

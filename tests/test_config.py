@@ -16,6 +16,7 @@ from haproxy_py.config import (
     Drain,
     Eject,
     Gate,
+    Health,
     Instance,
     InstancesFrom,
     KubernetesSelector,
@@ -35,7 +36,7 @@ from haproxy_py.config_file import ConfigError, from_flags, load, parse
 EXAMPLE = Path(__file__).parents[1] / "config" / "example.yaml"
 KUBERNETES_EXAMPLE = EXAMPLE.with_name("example-kubernetes.yaml")
 
-LATER = ("dns", "health")
+LATER = ("dns",)
 
 
 def write(
@@ -97,6 +98,7 @@ def test_the_example_holds_the_defaults_of_the_model() -> None:
         ("limits", Limits),
         ("balance", Balance),
         ("gate", Gate),
+        ("health", Health),
         ("drain", Drain),
         ("watchdog", Watchdog),
         ("log", Log),
@@ -107,7 +109,7 @@ def test_the_example_holds_the_defaults_of_the_model() -> None:
     ],
 )
 def test_the_example_has_every_key_of_the_model(section: str, model: type) -> None:
-    elsewhere = {"static": "replicas", "host": "address", "port": "address"}
+    elsewhere = {"static": "replicas"} | ({} if section == "health" else {"host": "address", "port": "address"})
     keys = {elsewhere.get(field.name, field.name) for field in dataclasses.fields(model)}
     keys -= {"kubernetes", "instances_from"}  # they stand in an example of their own
     optional = set(re.findall(r"^ +# (\w+): ", EXAMPLE.read_text(), re.MULTILINE))  # without a default
@@ -967,11 +969,71 @@ def test_settings_of_an_instance_can_be_given_to_all_that_come_from_kubernetes()
         ("kubernetes: {selector: 'a in ()b'}", "label selector"),
         (f"kubernetes: {{selector: '{'a,' * 600}a'}}", "label selector"),
         ("kubernetes: {}, name: a", "unknown key"),
-        ("kubernetes: {}, health: {}", "not available yet"),
+        ("kubernetes: {}, health: {path: /}", 'only with "type: http"'),
     ],
 )
 def test_a_selection_that_cannot_be_is_refused(keys: str, expected: str) -> None:
     assert expected in find_error(write(top=f"instances_from: {{{keys}}}"))
+
+
+# --- health ---
+
+
+def read_health(text: str) -> Health:
+    return read_one(write(instance=f"health: {{{text}}}")).health
+
+
+def test_static_replicas_are_checked_by_tcp_unless_told_otherwise_and_those_of_kubernetes_not() -> None:
+    assert read_one(write()).health == Health()
+    assert Health().choose_type(is_kubernetes=False) == "tcp"
+    assert Health().choose_type(is_kubernetes=True) == "off"
+    assert Health(type="http").choose_type(is_kubernetes=True) == "http"
+    assert read_health("type: off").choose_type(is_kubernetes=False) == "off"
+
+
+def test_health_is_read() -> None:
+    assert read_health(
+        "type: http, path: '/api/ready?now', method: HEAD, host: 'a:81', status: [204, '301-302'], interval: 500ms, "
+        "timeout: 0.25s, rise: 2, fall: 5"
+    ) == Health("http", 0.5, 0.25, 2, 5, "/api/ready?now", "HEAD", "a:81", ((204, 204), (301, 302)))
+    assert read_health("type: http, path: /, body: ready, status: 200") == Health(
+        "http", path="/", body="ready", status=((200, 200),)
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("type: ping", "expected auto, tcp, http or off"),
+        ("type: http", 'key "path" is missing: name a route of the flows'),
+        ("path: /a, body: b", 'path and body can be checked only with "type: http", found "type: auto"'),
+        ("type: tcp, status: 200", "status can be checked only"),
+        ("type: http, path: a", "expected a path like /api/ready"),
+        ("type: http, path: '/a b'", "expected a path like /api/ready"),
+        ("type: http, path: '/a#b'", "expected a path like /api/ready"),
+        (f"type: http, path: '/{'a' * 2048}'", "at most 2048"),
+        ("type: http, path: /, method: POST", "expected GET, HEAD or OPTIONS"),
+        ("type: http, path: /, method: HEAD, body: a", "the answer to HEAD has no body"),
+        ("type: http, path: /, body: ''", "a text of 1 to 1024 characters, found 0"),
+        (f"type: http, path: /, body: '{'a' * 1025}'", "a text of 1 to 1024 characters, found 1025"),
+        ("type: http, path: /, host: 'a/b'", "expected a host like"),
+        (r'type: http, path: /, host: "a\r\nb"', "expected a host like"),
+        ("type: http, path: /, status: 2xx", "expected a status like 200 or a range like 200-399"),
+        ("type: http, path: /, status: 399-200", "the lower first"),
+        ("type: http, path: /, status: 100-200", "from 200 to 599"),
+        ("type: http, path: /, status: []", "at least one entry"),
+        (f"type: http, path: /, status: [{'200,' * 17}]", "at most 16"),
+        ("interval: 99ms", "outside 100ms to 24h"),
+        ("interval: 0", "may not be 0: at least 100ms"),
+        ("timeout: 0", "may not be 0: at least 10ms"),
+        ("timeout: 3s", "timeout (3s, of one check) must not exceed interval (2s, from one check to the next)"),
+        ("rise: 0", "outside 1 to 100"),
+        ("fall: 101", "outside 1 to 100"),
+        ("tpye: tcp", 'did you mean "type"?'),
+    ],
+)
+def test_wrong_health(keys: str, expected: str) -> None:
+    assert expected in find_error(write(instance=f"health: {{{keys}}}"))
 
 
 # --- TLS ---
@@ -1017,8 +1079,6 @@ def test_token_file_needs_a_name() -> None:
     [
         write(replicas="dns: {name: a, port: 1880}"),
         write(instance="gate: {mode: strict}"),
-        write(instance="health: {path: /}"),
-        write(instance="health:"),
     ],
 )
 def test_what_only_a_later_version_reads_is_refused_and_not_ignored(text: str) -> None:

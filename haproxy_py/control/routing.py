@@ -1,4 +1,4 @@
-"""From what discovery finds, and what operators say, to a table in every worker.
+"""From what discovery and the checks find, and what operators say, to a table in every worker.
 
 - Every change becomes a whole new table at once. If none can be made, the former one stays in use.
 - Before everything was found once the proxy is not ready; afterwards readiness never depends on discovery again, not even
@@ -15,6 +15,7 @@ from operator import attrgetter
 
 from haproxy_py import channel
 from haproxy_py.config import Config
+from haproxy_py.control.checks import Checks
 from haproxy_py.control.drains import Drains
 from haproxy_py.control.log import Log
 from haproxy_py.control.tables import ReplicaKey, TableBuilder, TableError
@@ -40,6 +41,7 @@ class Routing:
     ) -> None:
         self.tables = tables
         self.discovery = Discovery(log.say, is_own, self._take)
+        self.checks = Checks(log.say, self._take_health)
         self._config = config
         self._publish = publish
         self._log = log
@@ -62,8 +64,9 @@ class Routing:
         self._table, self._drains = self._build(self._found, self._drains, self._config)
 
     def follow(self) -> None:
-        """Begin to discover."""
+        """Begin to discover and to check."""
         self.discovery.announce(self._found)
+        self.checks.follow(self._found)
         self.discovery.follow(self._config)
         self._note_complete()
 
@@ -73,8 +76,15 @@ class Routing:
         table, drains = self._build(found, self._drains, config)
         self._config = config
         self._put(table, found, drains)
+        self.discovery.announce(found)
         self.discovery.follow(config)
+        self.checks.follow(found)
         return table
+
+    async def close(self) -> None:
+        """Discover and check no more. What was found last stays in the table."""
+        await self.discovery.close()
+        await self.checks.close()
 
     def drain(self, instance: str, replica: str, *, force: bool) -> ReplicaEntry:
         """Give a replica no new work until `undrain`. Name or short id; as it is in the table afterwards.
@@ -82,7 +92,7 @@ class Routing:
         Raises RefusedError. Draining a replica again changes nothing.
         """
         entry, chosen = self._find(instance, replica)
-        ready = [one for one in entry.replicas if one.state is ReplicaState.READY]
+        ready = [one for one in entry.replicas if one.state is ReplicaState.READY and one.healthy]
         if ready == [chosen] and not force:
             raise RefusedError(
                 409,
@@ -127,9 +137,7 @@ class Routing:
     def _take(self, change: Change) -> None:
         """What discovery knows has changed, which may or may not change the table."""
         found = self.discovery.find(self._config)
-        if found == self._found:
-            self.discovery.announce(found)
-        else:
+        if found != self._found:
             try:
                 table, drains = self._build(found, self._drains, self._config)
             except TableError as error:
@@ -137,12 +145,19 @@ class Routing:
                 return
             self._lagging.append((table.version, change))
             self._put(table, found, drains)
+            self.checks.follow(found)
+        self.discovery.announce(found)
         self._note_complete()
+
+    def _take_health(self) -> None:
+        """Replicas have become healthy or unhealthy."""
+        table, drains = self._build(self._found, self._drains, self._config)
+        self._put(table, self._found, drains)
 
     def _build(self, found: tuple[FoundInstance, ...], drains: Drains, config: Config) -> tuple[Table, Drains]:
         """The next table, and the drains it shows. Raises TableError, and then nothing has changed."""
         marked, drains = drains.mark(found, time.monotonic(), config.drain.deadline)
-        return self.tables.build(marked), drains
+        return self.tables.build(self.checks.mark(marked)), drains
 
     def _put(self, table: Table, found: tuple[FoundInstance, ...], drains: Drains) -> None:
         for instance, replica in sorted(self._drains.ordered - drains.ordered):
@@ -150,7 +165,6 @@ class Routing:
                 self._log.info(f"instance {instance}: replica {replica} has left; with it ends its drain")
         self._table, self._found, self._drains = table, found, drains
         self._publish(channel.encode(channel.Publish(table)))  # encoded once: a large table takes milliseconds
-        self.discovery.announce(found)
 
     def _follow_word(self, drains: Drains) -> None:
         """Put an operator's word into force. Raises RefusedError."""

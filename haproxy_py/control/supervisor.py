@@ -111,7 +111,7 @@ class Supervisor:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._routing.discovery.close()
+            await self._routing.close()
             await self._port.close()
             self._close_sockets()
 
@@ -377,7 +377,7 @@ class Supervisor:
         """A picture of this moment."""
         table = self._routing.table
         states = {
-            (instance.name, replica.name): replica.state.value
+            (instance.name, replica.name): replica.condition
             for instance in table.instances
             for replica in instance.replicas
         }
@@ -399,6 +399,7 @@ class Supervisor:
                 *(ReplicaSeries(*key, slot, None) for key, slot in replicas.list_departed()),
             ),
             segments=self._cells,
+            checks=self._routing.checks.view(),
             waiting_for=self._routing.list_waits(discovery.waiting_for, self._list_versions()),
             discovery=discovery,
             config=self._reloader.view(),

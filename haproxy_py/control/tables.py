@@ -93,6 +93,7 @@ def _make_instance(found: FoundInstance, slot: int, slots: Mapping[ReplicaKey, i
                 port=replica.port,
                 slot=slots[instance.name, replica.name],
                 state=replica.state,
+                healthy=replica.healthy,
                 drained=replica.drained,
                 drain_ends=replica.drain_ends,
             )

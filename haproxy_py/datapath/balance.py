@@ -6,7 +6,8 @@
 - New clients of a dashboard have turns of their own: a page load makes a fixed number of requests, and if its sessions shared
   the turns of the rest, all of them could meet the same replica.
 - A client with an affinity cookie goes back to its replica (both Node-RED dashboards speak socket.io, whose session lives in one
-  replica's memory). If that is gone or drains, any other will do: socket.io's client starts anew when its session is unknown.
+  replica's memory). If that is gone, drains or fails its checks, any other will do: socket.io's client starts anew when its
+  session is unknown.
 - A replica that could not be reached, or failed several exchanges in a row, is passed over for a while (RTY-11). Then one
   exchange tries it, and the others follow if it was answered. If all that could be used are such, all are used; where one of the
   others is only full, its place is waited for (`queue`).
@@ -37,7 +38,8 @@ def choose(
     replica: Replica = _choose_among(instance, wanted, tried, sticky, chance, now)
     if replica is None and not is_full(instance, tried, now):  # never a 503 because of own suspicion alone
         replica = _choose_among(instance, wanted, tried, sticky, chance, _NOBODY_IS_OUT)
-    if replica is not None and replica.failures > 0:
+    # One that is used although it is out gets no trial: that it fails again at once does not make it worse.
+    if replica is not None and replica.failures > 0 and replica.out_until <= now:
         replica.try_once(now, instance.connect)
     return replica
 

@@ -22,6 +22,7 @@ cdef class Replica:
     cdef bytes stamp  # the X-HA-Replica line of its answers; empty where the header is off
     cdef readonly bint draining
     cdef readonly bint drained  # draining by an operator's word: never given new work
+    cdef readonly bint healthy  # its checks succeed, or it is not checked
     cdef readonly double drain_ends  # monotonic seconds by which its tunnels are closed; 0: it has never drained
     cdef readonly bint gone  # no longer in the table: finishes what it has
     cdef readonly int active  # exchanges

@@ -45,6 +45,7 @@ class Replica:
         self.tunnels = set()
         self.gone = False
         self.draining = False
+        self.healthy = True
 
     def set_stamp(self, form: str) -> None:
         """What answers say of the replica they came from: its `id`, its `name`, or nothing (`off`)."""
@@ -62,6 +63,14 @@ class Replica:
         self.drained = drained
         self.drain_ends = ends
         if draining:
+            self.close_idle()
+
+    def set_healthy(self, healthy: cython.bint) -> None:
+        """What its checks say. Without health it keeps no idle connections; who is healthy again is tried at once (RTY-11)."""
+        if healthy and not self.healthy:
+            self.out_until = 0
+        self.healthy = healthy
+        if not healthy:
             self.close_idle()
 
     def retire(self) -> None:

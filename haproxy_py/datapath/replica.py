@@ -283,7 +283,7 @@ class ReplicaConnection(Pooled):
         """Nobody waits for this fresh connection any more: keep it for the next exchange."""
         if self.phase != FRESH:
             return
-        if self.replica.gone or self.context.draining:
+        if self.replica.gone or self.replica.draining or not self.replica.healthy or self.context.draining:
             self.discard()
             return
         self.phase = UNUSED
@@ -419,6 +419,7 @@ class ReplicaConnection(Pooled):
             and seconds != 0
             and not self.replica.gone
             and not self.replica.draining
+            and self.replica.healthy
             and not self.context.draining
         ):
             self.phase = UNUSED

@@ -5,7 +5,7 @@ over from the routes before, with their idle connections, as long as name and ad
 
 What a draining replica is given (DRN-1): no new exchange and no tunnel, of sticky clients neither, whose next request goes to
 another. If no replica is ready, those that discovery lets drain get all of it, because they still serve; one that drains by an
-operator's word gets nothing even then.
+operator's word gets nothing even then. One whose checks fail gets nothing new, draining or not.
 """
 
 from typing import Optional
@@ -47,10 +47,11 @@ class Instance:
         self.gate = Gate(entry.gate)
         self.trusted = Networks(entry.trusted_proxies) if entry.trusted_proxies else None
         self.members = replicas
-        self.replicas = [replica for replica in replicas if not replica.draining] or [
-            replica for replica in replicas if not replica.drained
+        healthy = [replica for replica in replicas if replica.healthy]
+        self.replicas = [replica for replica in healthy if not replica.draining] or [
+            replica for replica in healthy if not replica.drained
         ]
-        self.winding_down = len(replicas) > 0 and all(replica.draining for replica in replicas)
+        self.winding_down = len(healthy) > 0 and all(replica.draining for replica in healthy)
         self.by_token = {replica.token: replica for replica in self.replicas}
         self.counts = counters.block(layout.instance_at(entry.slot))
         self.max_line = limits.request_line
@@ -122,6 +123,7 @@ class Routes:
                 if replica is None:
                     replica = Replica(item, queue, counters)
                 replica.set_draining(item.state is ReplicaState.DRAINING, item.drained, item.drain_ends)
+                replica.set_healthy(item.healthy)
                 replica.set_stamp(entry.replica_header)
                 replica.set_ejection(entry.eject.first, entry.eject.longest)
                 kept.add(key)

@@ -1,8 +1,7 @@
 """Discovery as a whole: follows what the configuration names, and finds the instances and replicas of this moment.
 
 - `find` is level-triggered: always the complete set, from everything that is known now (WAT-19).
-- Changes that arrive together are told once. After that the next is told a little later, in proportion to what the last one
-  cost: hundreds of pods that come and go must not keep control and workers busy with tables.
+- Changes that arrive together are told once (`bundle`).
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from haproxy_py import counters
 from haproxy_py.config import Cluster, Config, Instance, KubernetesService
 from haproxy_py.config_file import MAX_INSTANCES
 from haproxy_py.discovery.api import Api
+from haproxy_py.discovery.bundle import Bundle
 from haproxy_py.discovery.changes import describe_change, list_changes
 from haproxy_py.discovery.feed import Feed
 from haproxy_py.discovery.found import FoundInstance, find_static
@@ -44,12 +44,6 @@ PARSERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     SERVICES: parse_service,
 }
 
-SHARE = 3.0
-"""After a change was told, this many times the CPU time that it cost passes before the next is told."""
-
-CALM = 0.01
-"""Seconds that pass at least."""
-
 MAX_LAG = 300.0
 """Seconds. A change that seems older was made long before this proxy came to know of it, or the clocks disagree."""
 
@@ -64,14 +58,11 @@ class Discovery:
         self.records = Records()
         self._say = say
         self._is_own = is_own
-        self._notify = notify
         self._clock = clock or Clock()
         self._apis: dict[Cluster, Api] = {}
         self._feeds: dict[Key, Feed] = {}
         self._ended: list[asyncio.Task[None]] = []
-        self._change: Change | None = None  # the first that has not been told
-        self._telling: asyncio.TimerHandle | None = None
-        self._quiet_until = 0.0  # loop time
+        self._changes = Bundle(notify)
         self._merged: dict[KubernetesService, tuple[tuple[Slices, ...], Merged]] = {}
         self._last_ha: dict[str, bool] = {}
         self._found: tuple[FoundInstance, ...] = ()  # as announced
@@ -89,12 +80,11 @@ class Discovery:
             if key in self._feeds:
                 self._feeds[key].follow(scope)
             else:
-                self._feeds[key] = Feed(scope, self._make_reflector, self._note)
+                self._feeds[key] = Feed(scope, self._make_reflector, self._changes.note)
 
     async def close(self) -> None:
         """Stop following. What was found last stays in the table."""
-        if self._telling is not None:
-            self._telling.cancel()
+        self._changes.close()
         for feed in self._feeds.values():
             self._ended += feed.end()
         self._feeds.clear()
@@ -121,25 +111,6 @@ class Discovery:
     def _choose_longest_pause(self) -> float:
         """So long that all together ask once a second at most, however many are failing: a pause is 0.75 of it on average."""
         return max(LONGEST_PAUSE, 1.5 * len(self._feeds))
-
-    def _note(self, change: Change) -> None:
-        """Something has changed; tell it soon, together with what else arrives until then."""
-        self._change = self._change or change
-        if self._telling is None:
-            loop = asyncio.get_running_loop()
-            self._telling = loop.call_at(max(loop.time(), self._quiet_until), self._tell)
-
-    def _tell(self) -> None:
-        self._telling = None
-        change, self._change = self._change, None
-        if change is None:
-            raise RuntimeError("nothing to tell: _note() sets the change before it sets the timer")
-        began = time.thread_time()
-        try:
-            self._notify(change)
-        finally:
-            cost = time.thread_time() - began
-            self._quiet_until = asyncio.get_running_loop().time() + max(CALM, SHARE * cost)
 
     # --- finding ---
 

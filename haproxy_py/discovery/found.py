@@ -17,8 +17,9 @@ class FoundReplica:
     host: str  # IP address, or a host name of a static replica
     port: int
     state: ReplicaState = ReplicaState.READY
-    drained: bool = False  # as in the table; control says so, not discovery
-    drain_ends: float = 0.0  # as in the table
+    healthy: bool = True  # as in the table; from here on control says so, not discovery
+    drained: bool = False
+    drain_ends: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

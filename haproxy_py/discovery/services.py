@@ -128,6 +128,7 @@ def _make_instance(service: Service, source: InstancesFrom, hosts: dict[str, str
         ),
         balance=source.balance,
         gate=source.gate,
+        health=source.health,
         replica_header=source.replica_header,
         timeouts=source.timeouts,
         limits=source.limits,

@@ -59,7 +59,7 @@ class Changes:
         return answer_json(
             {
                 "instance": instance,
-                "replica": describe_replica(view, entry),
+                "replica": describe_replica(view, instance, entry),
                 "table_version": view.table.version,  # in which it stands; `workers` of the status say what is in force
             }
         )

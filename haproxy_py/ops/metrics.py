@@ -45,6 +45,7 @@ class Scrape(Collector):
         yield from self._collect_replica_histograms()
         yield from self._collect_replica_values()
         yield self._collect_replica_states()
+        yield from self._collect_checks()
         yield from collect_discovery(self._view.discovery)
 
     def _collect_process(self) -> Iterator[Metric]:
@@ -198,3 +199,13 @@ class Scrape(Collector):
                 for state in STATES:
                     states.add_metric((replica.instance, replica.replica, state), state == now)
         return states
+
+    def _collect_checks(self) -> Iterator[Metric]:
+        checks = counter("replica_checks_total", "Checks of the replica by how they ended.", (*REPLICA, "outcome"))
+        duration = gauge("replica_check_duration_seconds", "Time that the last check of the replica took.", REPLICA)
+        for key, check in self._view.checks.items():
+            for outcome, number in check.outcomes.items():
+                checks.add_metric((*key, outcome), number)
+            if check.last is not None:
+                duration.add_metric(key, check.seconds)
+        yield from (checks, duration)

@@ -73,10 +73,18 @@ function bytes(number) {
 
 function address(host, port) { return (host.includes(":") ? "[" + host + "]" : host) + ":" + port; }
 
+function showCheck(replica) {
+  const check = replica.check;
+  if (!check || check.last === null) return check ? "-" : "off";
+  if (check.last === "ok") return (check.seconds * 1000).toFixed(1) + " ms";
+  return mark(check.detail, "bad");
+}
+
 const REPLICA = [
   ["replica", r => r.name], ["id", r => element("code", r.id)],
   ["state", r => mark(r.state + (r.drain ? " by " + r.drain.by + (r.drain.seconds_left ? ", tunnels " +
     span(r.drain.seconds_left) + " more" : "") : ""), STATE_CLASS[r.state] || "warn")],
+  ["last check", showCheck],
   ["active", r => r.active_requests, "number"], ["requests", r => r.requests, "number"],
   ["open tunnels", r => r.active_tunnels, "number"], ["tunnels", r => r.tunnels, "number"],
   ["idle connections", r => r.idle_connections, "number"],

@@ -8,7 +8,7 @@ from typing import Any
 from haproxy_py import __version__, counters
 from haproxy_py.discovery.view import DiscoveryView
 from haproxy_py.ops import totals
-from haproxy_py.ops.view import View
+from haproxy_py.ops.view import CheckView, View
 from haproxy_py.table import InstanceEntry, ReplicaEntry, ReplicaState
 
 
@@ -91,19 +91,20 @@ def _describe_instance(view: View, instance: InstanceEntry) -> dict[str, Any]:
             for reason, number in zip(counters.REASONS, cells[counters.INSTANCE_PROXY_REPLIES :], strict=False)
             if number
         },
-        "replicas": [describe_replica(view, replica) for replica in instance.replicas],
+        "replicas": [describe_replica(view, instance.name, replica) for replica in instance.replicas],
     }
 
 
-def describe_replica(view: View, replica: ReplicaEntry) -> dict[str, Any]:
-    """One replica and what runs on it now."""
+def describe_replica(view: View, instance: str, replica: ReplicaEntry) -> dict[str, Any]:
+    """One replica of an instance and what runs on it now."""
     cells = totals.read_simple(view.segments, replica.slot)
     return {
         "id": replica.id,
         "name": replica.name,
         "host": replica.host,
         "port": replica.port,
-        "state": replica.state.value,
+        "state": replica.condition,
+        "check": _describe_check(view.checks.get((instance, replica.name))),
         "drain": _describe_drain(view, replica),
         "active_requests": cells[counters.REPLICA_ACTIVE_REQUESTS],
         "requests": sum(number for _, _, number in totals.read_requests(view.segments, replica.slot)),
@@ -123,4 +124,18 @@ def _describe_drain(view: View, replica: ReplicaEntry) -> dict[str, Any] | None:
     return {
         "by": "operator" if replica.drained else "discovery",
         "seconds_left": round(max(0.0, replica.drain_ends - view.now), 1),
+    }
+
+
+def _describe_check(check: CheckView | None) -> dict[str, Any] | None:
+    """None: the replica is not checked."""
+    if check is None:
+        return None
+    return {
+        "type": check.kind,
+        "healthy": check.healthy,
+        "last": check.last,
+        "detail": check.detail,
+        "seconds": round(check.seconds, 6),
+        "seconds_ago": round(check.age, 3),
     }

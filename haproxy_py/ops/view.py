@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -52,6 +52,19 @@ class ReplicaSeries:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckView:
+    """The checks of one replica."""
+
+    kind: str  # tcp | http
+    healthy: bool
+    outcomes: Mapping[str, int]  # number of checks by how they ended; has every outcome there is
+    last: str | None  # outcome of the last check; None: none has ended yet
+    detail: str  # of the last check, for people
+    seconds: float  # that it took
+    age: float  # seconds since it ended
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """Everything at one moment, except the counters: those are read from `segments` when they are needed."""
 
@@ -64,6 +77,7 @@ class View:
     instances: tuple[tuple[str, int], ...]  # name and slot of every instance that has counters, slot 0 included
     replicas: tuple[ReplicaSeries, ...]
     segments: Sequence[memoryview[int]]  # cells of one worker each
+    checks: Mapping[tuple[str, str], CheckView] = field(default_factory=dict)  # by instance and replica
     waiting_for: tuple[str, ...] = ()  # what must be found before the first traffic
     discovery: DiscoveryView = field(default_factory=DiscoveryView)
     config: ConfigView = field(default_factory=ConfigView)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.load import Load
 from tests.proxy_process import ProxyProcess, describe_instance, find_free_ports
@@ -48,8 +49,9 @@ class Replicas:
 
 
 @contextlib.contextmanager
-def run_proxy(tmp_path: Path, replicas: Replicas) -> Iterator[ProxyProcess]:
-    with ProxyProcess(tmp_path, [describe_instance(replicas.urls)], workers=2) as proxy:
+def run_proxy(tmp_path: Path, replicas: Replicas, **settings: Any) -> Iterator[ProxyProcess]:
+    """`settings` are further keys of the instance."""
+    with ProxyProcess(tmp_path, [describe_instance(replicas.urls, **settings)], workers=2) as proxy:
         yield proxy
 
 

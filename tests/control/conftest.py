@@ -27,7 +27,11 @@ FILE = """
 listen: [{address: '127.0.0.1:0'}]
 ops: {address: '127.0.0.1:0'}
 workers: 2
-instances: [{name: one, ha: true, replicas: {static: [http://127.0.0.1:1880, http://127.0.0.1:1881]}}]
+instances:
+  - name: one
+    ha: true
+    replicas: {static: [http://127.0.0.1:1880, http://127.0.0.1:1881]}
+    health: {type: off}  # nobody listens there, and these tests count tables
 drain: {delay: 300ms, deadline: 5s}
 """
 
