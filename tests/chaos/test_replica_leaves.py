@@ -104,7 +104,7 @@ def test_sigterm_of_a_node_red_replica_whose_endpoint_says_so_first_costs_nothin
                 f"{times} times: {measured}; {refusals} answers 404 to who asked the stopping replica itself"
             )
             assert refusals > 0, "the fault was not there: a stopping Node-RED answered no 404"
-            assert sticky.moves > 0
+            assert sticky.moves > 0 or times == 1, "nobody stuck to a replica that left"
         assert load.list_failures() == []
         assert sticky.failures == []
 
@@ -141,7 +141,7 @@ def test_sigterm_of_a_node_red_replica_after_the_drain_command_costs_nothing(
                 f"{measured}; {refusals} answers 404 to who asked the stopping replica itself"
             )
             assert refusals > 0, "the fault was not there: a stopping Node-RED answered no 404"
-            assert sticky.moves > 0
+            assert sticky.moves > 0 or times == 1, "nobody stuck to a replica that left"
         assert load.list_failures() == []
         assert sticky.failures == []
 
