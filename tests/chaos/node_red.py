@@ -12,7 +12,7 @@ from threading import Thread
 from tests.load_clients import BODY, METHODS
 from tests.node_red.replicas import NodeRedReplica
 
-CLOSES_FOR = 1.0
+CLOSES_FOR = 1.5
 """Seconds that the slowest node of the flows needs to close."""
 
 _ANSWER = f"""
