@@ -22,6 +22,9 @@ from tests.proxy_process import ProxyProcess, describe_instance
 
 COUNT = 3
 
+MORE = 3
+"""Further times, if nobody saw a 404 of a stopping Node-RED: on a busy machine it can be over before anybody has asked."""
+
 pytestmark = pytest.mark.timeout(240)
 
 
@@ -42,8 +45,8 @@ class Slices:
         self._api.put("endpointslices", "node-red", thing)
 
 
-def make_replicas(version: str, folder: Path) -> Replicas:
-    return Replicas(version, folder, COUNT, flows=write_flows(folder))
+def make_replicas(version: str, folder: Path, extent: Extent) -> Replicas:
+    return Replicas(version, folder, extent.choose(2, COUNT), flows=write_flows(folder))
 
 
 def run_command(proxy: ProxyProcess, *words: str) -> None:
@@ -75,7 +78,7 @@ def test_sigterm_of_a_node_red_replica_whose_endpoint_says_so_first_costs_nothin
     version: str, tmp_path: Path, extent: Extent, figures: Figures
 ) -> None:
     times = extent.choose(1, 20)
-    with ApiServer(tmp_path, tls=True) as api, make_replicas(version, tmp_path) as replicas:
+    with ApiServer(tmp_path, tls=True) as api, make_replicas(version, tmp_path, extent) as replicas:
         slices = Slices(api, replicas)
         instance = describe_kubernetes(api.write_kubeconfig(), balance={"affinity": "all"})
         everyone = dict.fromkeys(replicas.names, "ready")
@@ -87,9 +90,10 @@ def test_sigterm_of_a_node_red_replica_whose_endpoint_says_so_first_costs_nothin
             proxy.wait_for_replicas(everyone)
             load.run_for(500)
             measured = Measured(load, sticky)
-            refusals = 0
-            for turn in range(times):
-                leaving = replicas.members[turn % COUNT]
+            refusals = turn = 0
+            while turn < times or (not refusals and turn < times + MORE):
+                leaving = replicas.members[turn % len(replicas.members)]
+                turn += 1
                 slices.write(leaving, terminating=True)
                 time.sleep(PRE_STOP)
                 refusals += stop_and_watch(leaving)
@@ -100,11 +104,11 @@ def test_sigterm_of_a_node_red_replica_whose_endpoint_says_so_first_costs_nothin
                 proxy.wait_for_replicas(everyone)
                 load.run_for(200)
             figures.add(
-                f"SIGTERM of one of {COUNT} Node-RED {VERSIONS[version]}, its endpoint terminating {PRE_STOP:g} s before, "
-                f"{times} times: {measured}; {refusals} answers 404 to who asked the stopping replica itself"
+                f"SIGTERM of a Node-RED {VERSIONS[version]}, its endpoint terminating {PRE_STOP:g} s before, "
+                f"{turn} times: {measured}; {refusals} answers 404 to who asked the stopping replica itself"
             )
             assert refusals > 0, "the fault was not there: a stopping Node-RED answered no 404"
-            assert sticky.moves > 0 or times == 1, "nobody stuck to a replica that left"
+            assert sticky.moves > 0 or turn == 1, "nobody stuck to a replica that left"
         assert load.list_failures() == []
         assert sticky.failures == []
 
@@ -114,7 +118,7 @@ def test_sigterm_of_a_node_red_replica_after_the_drain_command_costs_nothing(
     version: str, tmp_path: Path, extent: Extent, figures: Figures
 ) -> None:
     times = extent.choose(1, 20)
-    with make_replicas(version, tmp_path) as replicas:
+    with make_replicas(version, tmp_path, extent) as replicas:
         instance = describe_instance(replicas.urls, balance={"affinity": "all"})
         proxy = ProxyProcess(tmp_path, [instance], workers=2, extra={"log": {"access": "off"}})
         proxy.config["ops"]["token_file"] = "token"
@@ -126,9 +130,10 @@ def test_sigterm_of_a_node_red_replica_after_the_drain_command_costs_nothing(
         ):
             load.run_for(500)
             measured = Measured(load, sticky)
-            refusals = 0
-            for turn in range(times):
-                leaving = replicas.members[turn % COUNT]
+            refusals = turn = 0
+            while turn < times or (not refusals and turn < times + MORE):
+                leaving = replicas.members[turn % len(replicas.members)]
+                turn += 1
                 name = leaving.url.removeprefix("http://")
                 run_command(proxy, "drain", "test", name, "--wait")
                 refusals += stop_and_watch(leaving)
@@ -137,11 +142,11 @@ def test_sigterm_of_a_node_red_replica_after_the_drain_command_costs_nothing(
                 run_command(proxy, "undrain", "test", name)
                 load.run_for(200)
             figures.add(
-                f"SIGTERM of one of {COUNT} Node-RED {VERSIONS[version]} after haproxy-py drain --wait, {times} times: "
+                f"SIGTERM of a Node-RED {VERSIONS[version]} after haproxy-py drain --wait, {turn} times: "
                 f"{measured}; {refusals} answers 404 to who asked the stopping replica itself"
             )
             assert refusals > 0, "the fault was not there: a stopping Node-RED answered no 404"
-            assert sticky.moves > 0 or times == 1, "nobody stuck to a replica that left"
+            assert sticky.moves > 0 or turn == 1, "nobody stuck to a replica that left"
         assert load.list_failures() == []
         assert sticky.failures == []
 
