@@ -16,6 +16,7 @@ from haproxy_py import counters
 from haproxy_py.config import (
     Balance,
     Config,
+    DnsName,
     Drain,
     Eject,
     Gate,
@@ -31,6 +32,7 @@ from haproxy_py.config import (
     Tls,
     Watchdog,
 )
+from haproxy_py.config_dns import read_dns
 from haproxy_py.config_error import ConfigError, Place, Problem, Problems
 from haproxy_py.config_health import read_health
 from haproxy_py.config_kubernetes import read_selector, read_service
@@ -83,7 +85,6 @@ HEAD_SCRATCH = 96 * KIB
 """The data path rewrites heads in a buffer of this size: the maxima of request_line and request_head fit together."""
 
 # What a later version will read, with what to do until then.
-_LATER_REPLICAS = {"dns": 'list the replicas under "static" or name a Service under "kubernetes"'}
 _LATER_MODES = {"strict": 'write "deny", and name further paths under gate.deny'}
 
 
@@ -335,20 +336,20 @@ def _read_ops(addresses: _Addresses) -> Reader[Ops]:
     return read
 
 
-_Replicas = tuple[tuple[str, int], ...] | KubernetesService
+_Replicas = tuple[tuple[str, int], ...] | DnsName | KubernetesService
 
 
 def _read_replicas(addresses: _Addresses) -> Reader[_Replicas]:
     def read(node: Node, problems: Problems) -> _Replicas | None:
         urls = list_of(once(addresses.read_replica, {}), MAX_INSTANCE_REPLICAS)
-        readers: dict[str, Reader[Any]] = {"static": urls, "kubernetes": read_service}
-        found = read_keys(node, readers, problems, later=_LATER_REPLICAS)
+        readers: dict[str, Reader[Any]] = {"static": urls, "dns": read_dns, "kubernetes": read_service}
+        found = read_keys(node, readers, problems)
         if isinstance(node, Mapping):
             sources = [key for key in ("static", "dns", "kubernetes") if key in node.values]
             if len(sources) != 1:
                 named = " and ".join(sources) or "none"
                 problems.add(node.place, f"expected exactly one of static, dns and kubernetes, found {named}")
-        return found.get("static") or found.get("kubernetes")
+        return found.get("static") or found.get("dns") or found.get("kubernetes")
 
     return read
 
@@ -382,7 +383,8 @@ def _read_instances(addresses: _Addresses) -> Reader[tuple[Instance, ...]]:
             name=found.pop("name", ""),
             hosts=found.pop("hosts", ()),
             ha=None if ha == "auto" else ha,
-            static=() if isinstance(replicas, KubernetesService) else replicas,
+            static=replicas if isinstance(replicas, tuple) else (),
+            dns=replicas if isinstance(replicas, DnsName) else None,
             kubernetes=service,
             **found,
         )
