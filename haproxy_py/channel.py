@@ -2,12 +2,18 @@
 
 The channel is a stream socket pair between a parent and the child it spawned, so both ends are the same program: messages
 are pickled objects behind a four-byte length. Nothing else can write to it.
+
+Listening sockets travel on a second socket pair, because what reads the first cannot take file descriptors. They are sent
+before the message that speaks of them, so they are there when it is read.
 """
 
 from __future__ import annotations
 
+import errno
 import pickle
+import socket
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +22,15 @@ from haproxy_py.table import Table
 
 _LENGTH = struct.Struct("!I")
 
+MAX_SOCKETS = 253
+"""That the kernel passes with one message (SCM_MAX_FD)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A bound and listening socket that a worker inherits."""
+    """A listening socket that a worker accepts from, and how."""
 
-    fd: int
+    number: int  # names it; another listener never gets the same
     scheme: str  # "http" | "https": what X-Forwarded-Proto says
     host: str
     port: int
@@ -34,12 +43,8 @@ class Start:
     """The first message to a worker."""
 
     worker: int
-    listeners: tuple[Listener, ...]
     table: Table
     via: str  # own name in Via: recognises requests that went in a circle
-    deadline: float  # seconds that the worker goes on without control, to finish what runs
-    access_log: bool  # one JSON line per exchange on standard output
-    debug: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +55,35 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
-class Renew:
-    """A new certificate for every connection that is accepted from now on."""
+class Listen:
+    """How to accept from now on: on these listeners and no others.
 
-    listener: int  # index in `Start.listeners`
-    certificate: Certificate
+    The sockets of those that are new to the worker have been sent, in this order. A listener that is not in the list is
+    left: its connections end as in a drain that accepts nobody. Certificates and limits hold for new connections.
+    """
+
+    listeners: tuple[Listener, ...]
+    access_log: bool  # one JSON line per exchange on standard output
+    delay: float  # of the drain of what is left
+    deadline: float
+    surviving: frozenset[int] = (
+        frozenset()
+    )  # left, but others go on accepting from the sockets: leave their queues alone
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Finish: answers say `Connection: close` from now on, accepting ends after `delay`, everything after `deadline`.
+    """Finish: answers say `Connection: close` from now on, idle connections end after `delay`, everything after `deadline`.
 
     Both in seconds from now. The worker exits with status 0 when the last exchange has ended.
     """
 
     delay: float
     deadline: float
+    accepting: bool = True  # until `delay` is over; else nobody new is accepted from now on
+    surviving: frozenset[int] = (
+        frozenset()
+    )  # listeners whose sockets others go on accepting from: leave their queues alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +93,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """From a worker: it is accepting connections."""
+    """From a worker: it has everything but listeners."""
 
     worker: int
     pid: int
@@ -96,13 +114,31 @@ class Notice:
     text: str
 
 
-Message = Start | Publish | Renew | Drain | Stop | Ready | Applied | Notice
+Message = Start | Publish | Listen | Drain | Stop | Ready | Applied | Notice
 
 
 def encode(message: Message) -> bytes:
     """A message as bytes for the channel."""
     body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     return _LENGTH.pack(len(body)) + body
+
+
+def send_sockets(way: socket.socket, fds: Sequence[int]) -> None:
+    """Hand over copies of up to `MAX_SOCKETS` sockets. Never waits; raises OSError if the other side takes none."""
+    if fds:
+        socket.send_fds(way, [b"s"], fds, socket.MSG_DONTWAIT)
+
+
+def receive_sockets(way: socket.socket, count: int) -> list[int]:
+    """As many as a message speaks of, sent in one piece before it. Raises OSError."""
+    if not count:
+        return []
+    _, fds, flags, _ = socket.recv_fds(way, 1, MAX_SOCKETS, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+    if len(fds) != count or flags & socket.MSG_CTRUNC:
+        for fd in fds:
+            socket.close(fd)
+        raise OSError(errno.EMFILE, f"{len(fds)} of {count} sockets have come: no file descriptor is left")
+    return fds
 
 
 class Decoder:

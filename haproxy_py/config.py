@@ -64,6 +64,9 @@ class Eject:
     failures: int = 3  # failed exchanges in a row; 0: any number
     first: float = 1.0  # seconds out; twice as long every further time in a row
     longest: float = 30.0  # seconds
+    slow_start: float = (
+        10.0  # seconds in which the share of one that works or is healthy again grows to the whole; 0: at once
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +148,20 @@ class KubernetesSelector:
 
 
 @dataclass(frozen=True, slots=True)
+class StaticReplica:
+    host: str
+    port: int
+    weight: int = 1  # its share of the work, compared with the others; 0: only clients that are bound to it
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """Its replicas are either `static`, or what `dns` stands for, or the endpoints of `kubernetes`."""
 
     name: str
     hosts: tuple[str, ...]  # lower-case; empty: any host
     ha: bool | None  # None: auto, from an annotation of the Service
-    static: tuple[tuple[str, int], ...] = ()  # host, port of each replica
+    static: tuple[StaticReplica, ...] = ()
     dns: DnsName | None = None
     kubernetes: KubernetesService | None = None
     balance: Balance = field(default_factory=Balance)

@@ -28,6 +28,7 @@ from haproxy_py.config import (
     Log,
     Ops,
     Retries,
+    StaticReplica,
     Timeouts,
     Tls,
     Watchdog,
@@ -62,6 +63,9 @@ MAX_INSTANCES = counters.MAX_INSTANCES - 1
 
 MAX_INSTANCE_REPLICAS = 1024
 """Replicas of one instance. Kubernetes itself truncates an Endpoints object at 1,000 addresses."""
+
+MAX_WEIGHT = 256
+"""Of a replica. As in HAProxy."""
 
 MAX_WORKERS = 128
 """Each is a process with its own counters; more than any machine this runs on has CPUs."""
@@ -227,7 +231,12 @@ _read_limits = section(
 _read_retries = section(Retries, {"resend": boolean, "budget": percent, "budget_min": number(0, 1000)})
 _read_eject = section(
     Eject,
-    {"failures": number(0, 1000), "first": duration(may_be_off=False), "longest": duration(may_be_off=False)},
+    {
+        "failures": number(0, 1000),
+        "first": duration(may_be_off=False),
+        "longest": duration(may_be_off=False),
+        "slow_start": duration(),
+    },
     _check_eject,
 )
 _read_balance = section(
@@ -336,19 +345,41 @@ def _read_ops(addresses: _Addresses) -> Reader[Ops]:
     return read
 
 
-_Replicas = tuple[tuple[str, int], ...] | DnsName | KubernetesService
+_Replicas = tuple[StaticReplica, ...] | DnsName | KubernetesService
+
+
+def _read_static(addresses: _Addresses) -> Reader[StaticReplica]:
+    """Reads a URL, or a mapping of it and a weight."""
+    read_url = once(addresses.read_replica, {})
+    readers: dict[str, Reader[Any]] = {"url": read_url, "weight": number(0, MAX_WEIGHT)}
+
+    def read(node: Node, problems: Problems) -> StaticReplica | None:
+        if not isinstance(node, Mapping):
+            address = read_url(node, problems)
+            return StaticReplica(*address) if address else None
+        found = read_keys(node, readers, problems, needed=["url"])
+        if "url" not in found:
+            return None
+        host, port = found["url"]
+        return StaticReplica(host, port, found.get("weight", 1))
+
+    return read
 
 
 def _read_replicas(addresses: _Addresses) -> Reader[_Replicas]:
     def read(node: Node, problems: Problems) -> _Replicas | None:
-        urls = list_of(once(addresses.read_replica, {}), MAX_INSTANCE_REPLICAS)
-        readers: dict[str, Reader[Any]] = {"static": urls, "dns": read_dns, "kubernetes": read_service}
+        static = list_of(_read_static(addresses), MAX_INSTANCE_REPLICAS)
+        readers: dict[str, Reader[Any]] = {"static": static, "dns": read_dns, "kubernetes": read_service}
         found = read_keys(node, readers, problems)
         if isinstance(node, Mapping):
             sources = [key for key in ("static", "dns", "kubernetes") if key in node.values]
             if len(sources) != 1:
                 named = " and ".join(sources) or "none"
                 problems.add(node.place, f"expected exactly one of static, dns and kubernetes, found {named}")
+        if found.get("static") and not any(replica.weight for replica in found["static"]):
+            problems.add(
+                node.place, "every replica has weight 0: at least one must have more, or nothing gets new clients"
+            )
         return found.get("static") or found.get("dns") or found.get("kubernetes")
 
     return read

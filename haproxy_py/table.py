@@ -32,6 +32,7 @@ class ReplicaEntry:
     state: ReplicaState = ReplicaState.READY
     healthy: bool = True  # False: its checks fail; no new work, whatever the state, and what runs goes on
     drained: bool = False  # it drains by an operator's word: no new work, not even while no replica is ready
+    weight: int = 1  # share of the work, compared with the others; 0: only clients that are bound to it
     drain_ends: float = 0.0  # while it drains: seconds of CLOCK_MONOTONIC by which its tunnels are closed
 
     @property

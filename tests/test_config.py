@@ -27,6 +27,7 @@ from haproxy_py.config import (
     Log,
     Ops,
     Retries,
+    StaticReplica,
     Timeouts,
     Tls,
     Watchdog,
@@ -76,7 +77,7 @@ def find_error(text: str) -> str:
 
 
 def test_the_smallest_file_gives_the_defaults_of_the_model() -> None:
-    expected = Instance(name="one", hosts=(), ha=True, static=(("10.0.0.1", 1880),))
+    expected = Instance(name="one", hosts=(), ha=True, static=(StaticReplica("10.0.0.1", 1880),))
     assert parse(write(), "c.yaml") == Config(listen=(Listen("127.0.0.1", 8080),), instances=(expected,))
 
 
@@ -85,7 +86,7 @@ def test_the_example_holds_the_defaults_of_the_model() -> None:
         name="my-instance",
         hosts=("my-instance.example.com",),
         ha=True,
-        static=(("127.0.0.1", 1880), ("127.0.0.1", 1881)),
+        static=(StaticReplica("127.0.0.1", 1880), StaticReplica("127.0.0.1", 1881)),
     )
     assert load(EXAMPLE) == Config(listen=(Listen("0.0.0.0", 8080),), instances=(expected,))
 
@@ -95,6 +96,8 @@ def test_the_example_holds_the_defaults_of_the_model() -> None:
     [
         ("timeouts", Timeouts),
         ("limits", Limits),
+        ("retries", Retries),
+        ("eject", Eject),
         ("balance", Balance),
         ("gate", Gate),
         ("health", Health),
@@ -434,12 +437,11 @@ def test_a_limit_has_a_range(name: str, last: str, beyond: str) -> None:
 
 
 def test_retries_and_ejection_are_read() -> None:
-    text = (
-        "retries: {resend: false, budget: 100%, budget_min: 0}\n    eject: {failures: 0, first: 250ms, longest: 250ms}"
-    )
-    instance = read_one(write(instance=text))
+    retries = "retries: {resend: false, budget: 100%, budget_min: 0}"
+    eject = "eject: {failures: 0, first: 250ms, longest: 250ms, slow_start: 0}"
+    instance = read_one(write(instance=f"{retries}\n    {eject}"))
     assert instance.retries == Retries(resend=False, budget=100, budget_min=0)
-    assert instance.eject == Eject(failures=0, first=0.25, longest=0.25)
+    assert instance.eject == Eject(failures=0, first=0.25, longest=0.25, slow_start=0)
 
 
 @pytest.mark.parametrize(
@@ -460,6 +462,29 @@ def test_retries_and_ejection_are_read() -> None:
 )
 def test_wrong_retries_and_ejection(written: str, message: str) -> None:
     assert message in find_error(write(instance=written))
+
+
+def test_a_static_replica_may_have_a_weight() -> None:
+    text = write(replicas="static: [{url: 'http://a:1880', weight: 3}, http://b, {url: 'http://c', weight: 0}]")
+    assert read_one(text).static == (StaticReplica("a", 1880, 3), StaticReplica("b", 80), StaticReplica("c", 80, 0))
+
+
+@pytest.mark.parametrize(
+    ("static", "message"),
+    [
+        ("[{url: 'http://a', weight: 257}]", "is outside 0 to 256"),
+        ("[{url: 'http://a', weight: -1}]", "expected a number from 0 to 256"),
+        ("[{weight: 3}]", 'key "url" is missing'),
+        ("[{url: 'http://a', wait: 3}]", 'unknown key "wait", did you mean "weight"?'),
+        ("[{url: 'http://a', weight: 0}]", "every replica has weight 0"),
+        ("[{url: 'http://a'}, {url: 'http://a', weight: 2}]", "is already there"),
+        ("[http://a, {url: 'http://a', weight: 2}]", "is already there"),
+        ("[{url: 'http://127.0.0.1:8080', weight: 2}]", "a replica cannot be the proxy itself"),
+        ("[[http://a]]", "expected a URL like"),
+    ],
+)
+def test_wrong_static_replicas(static: str, message: str) -> None:
+    assert message in find_error(write(replicas=f"static: {static}"))
 
 
 def test_every_limit_has_a_range() -> None:
@@ -688,7 +713,7 @@ def with_urls(*urls: str, address: str = "127.0.0.1:8080", top: str = "") -> str
     ],
 )
 def test_a_replica_is_a_url_of_host_and_port(url: str, replica: tuple[str, int]) -> None:
-    assert read_one(with_urls(url)).static == (replica,)
+    assert read_one(with_urls(url)).static == (StaticReplica(*replica),)
 
 
 @pytest.mark.parametrize(
@@ -1125,7 +1150,9 @@ def test_flags_give_one_instance_for_any_host() -> None:
     config = from_flags("127.0.0.1:8080", ["http://a:1880", "http://b:1880"], ha=True, ops="127.0.0.1:9", workers="2")
     assert config == Config(
         listen=(Listen("127.0.0.1", 8080),),
-        instances=(Instance(name="default", hosts=(), ha=True, static=(("a", 1880), ("b", 1880))),),
+        instances=(
+            Instance(name="default", hosts=(), ha=True, static=(StaticReplica("a", 1880), StaticReplica("b", 1880))),
+        ),
         ops=Ops("127.0.0.1", 9),
         workers=2,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from haproxy_py.config import Config, Instance, KubernetesSelector
 from haproxy_py.config_file import ConfigError, load
 from haproxy_py.config_values import spell_address, spell_duration
-from haproxy_py.control.certificates import CertificateError, find_certificates
+from haproxy_py.control.certificates import CertificateError, check_certificates
 from haproxy_py.control.token import TokenError, find_token_file
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the errors, or the summary."""
     try:
         config = load(args.file)
-        for files in find_certificates(config, str(args.file)).values():
-            files.read()
+        check_certificates(config, str(args.file))
         if token_file := find_token_file(config, str(args.file)):
             token_file.read()
     except (ConfigError, CertificateError, TokenError) as error:
@@ -93,7 +92,7 @@ def _summarize_replicas(instance: Instance) -> str:
     if service is not None:
         port = f"port {service.port}" if service.port else "the only port"
         return f"{service.source} ({port}) of Service {service.namespace or '(own namespace)'}/{service.service}"
-    replicas = _enumerate([spell_address(host, port) for host, port in instance.static])
+    replicas = _enumerate([spell_address(replica.host, replica.port) for replica in instance.static])
     return f"{_count(len(instance.static), 'replica')} ({replicas})"
 
 

@@ -38,6 +38,7 @@ class CertificateFiles:
         self.setting = setting
         self.certificate = folder / tls.certificate
         self.key = folder / (tls.key or tls.certificate)
+        self.found: Certificate | None = None  # as last read
         self._seen: object = None
         self._bad_looks = 0
 
@@ -45,9 +46,10 @@ class CertificateFiles:
         """The certificate as it is now. Raises CertificateError."""
         self._seen = self._identify()
         try:
-            return _read_pair(self.certificate, self.key)
+            self.found = _read_pair(self.certificate, self.key)
         except CertificateError as error:
             raise CertificateError(f"{self.setting}: {error}") from None
+        return self.found
 
     def look(self) -> Certificate | None:
         """The new certificate if the files have changed and can be used; None if there is nothing new.
@@ -81,14 +83,11 @@ class CertificateFiles:
         return facts
 
 
-def find_certificates(config: Config, source: str | None) -> dict[int, CertificateFiles]:
-    """The files of every listener that ends TLS, by its index. `source`: the configuration file, if there is one."""
-    folder = Path(source).parent if source else Path()
-    return {
-        index: CertificateFiles(f"listen[{index}].tls", listen.tls, folder)
-        for index, listen in enumerate(config.listen)
-        if listen.tls is not None
-    }
+def check_certificates(config: Config, source: str) -> None:
+    """Read those of all listeners. Raises CertificateError."""
+    for index, listen in enumerate(config.listen):
+        if listen.tls is not None:
+            CertificateFiles(f"listen[{index}].tls", listen.tls, Path(source).parent).read()
 
 
 def _read_pair(certificate: Path, key: Path) -> Certificate:

@@ -20,6 +20,7 @@ class Segment:
     """The counters of one worker. `fd` is what the worker inherits."""
 
     def __init__(self, worker: int) -> None:
+        self.worker = worker
         self.fd = os.memfd_create(f"haproxy_py-counters-{worker}")
         os.ftruncate(self.fd, counters.SEGMENT_BYTES)
         self._map = mmap.mmap(self.fd, counters.SEGMENT_BYTES)

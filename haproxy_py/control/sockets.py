@@ -1,30 +1,40 @@
 """Binds the ports: one listening socket per worker and listen address, so that the kernel spreads the connections.
 
-Control keeps every socket open. A worker inherits a copy, and connections that arrive while it is being replaced wait
-in the queue of the socket for its successor.
+Control keeps every socket open. A worker gets a copy, and connections that arrive while it is being replaced wait in the
+queue of the socket for its successor.
+
+The sockets of one address are a group, in the order in which they began to listen. Only the last ones ever leave it, so
+that `steer` can name those that stay.
 """
 
 from __future__ import annotations
 
+import array
+import contextlib
 import errno
 import os
 import socket
+import struct
 
 BACKLOG = 4096
 """Connections waiting to be accepted, per socket. The kernel lowers it to net.core.somaxconn, whose default this is."""
+
+_SO_ATTACH_REUSEPORT_CBPF = 51  # linux/asm-generic/socket.h
+_RANDOM_NUMBER = 0xFFFFF000 + 56  # linux/filter.h: SKF_AD_OFF + SKF_AD_RANDOM
 
 
 class BindError(Exception):
     """A port cannot be opened. The text says which, why, and what to do."""
 
 
-def bind_workers(host: str, port: int, workers: int, setting: str) -> list[socket.socket]:
+def bind_workers(host: str, port: int, workers: int, setting: str, *, beside_own: bool = False) -> list[socket.socket]:
     """One listening socket per worker, all on the same address. Port 0: the kernel picks one, the same for all.
 
-    `setting` names the part of the configuration that asked for it. Raises BindError; then nothing stays open.
+    `setting` names the part of the configuration that asked for it. `beside_own`: this process has the port already, on an
+    address that may overlap. Raises BindError; then nothing stays open.
     """
     family, address = _resolve(host, port, setting)
-    if port:
+    if port and not beside_own:
         # Two programs of one user that both set SO_REUSEPORT share the port in silence. Without it, binding fails.
         _bind(family, address, setting, share=False).close()
     sockets: list[socket.socket] = []
@@ -40,6 +50,38 @@ def bind_workers(host: str, port: int, workers: int, setting: str) -> list[socke
             sock.close()
         raise
     return sockets
+
+
+def bind_another(like: socket.socket, setting: str) -> socket.socket:
+    """One more socket for the address of another. It joins the group when it listens (`listen`). Raises BindError."""
+    return _bind(like.family, like.getsockname(), setting, share=True)
+
+
+def listen(sock: socket.socket, setting: str) -> None:
+    """Have the kernel queue connections for it. Raises BindError."""
+    _listen(sock, sock.getsockname(), setting)
+
+
+def steer(sock: socket.socket, first: int) -> None:
+    """Have the kernel give new connections to the first sockets of the group of `sock` only, evenly.
+
+    Those that have begun to connect stay with the socket that they have. Without it, whoever comes new just then waits a
+    second, until its next attempt.
+    """
+    program = array.array(
+        "B",
+        b"".join(
+            struct.pack("HBBI", *instruction)
+            for instruction in (
+                (0x20, 0, 0, _RANDOM_NUMBER),  # load a random number,
+                (0x94, 0, 0, first),  # modulo the number of sockets
+                (0x16, 0, 0, 0),  # is the socket to take
+            )
+        ),
+    )
+    address, size = program.buffer_info()
+    with contextlib.suppress(OSError):  # a kernel without it
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, struct.pack("HL", size // 8, address))
 
 
 def bind_alone(host: str, port: int, setting: str) -> socket.socket:

@@ -14,31 +14,32 @@ import socket
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import uvloop
 
 from haproxy_py import __version__, channel
-from haproxy_py.certificates import Certificate
 from haproxy_py.config import Config
 from haproxy_py.control import watchdog
-from haproxy_py.control.certificates import LOOK_EVERY, CertificateError, find_certificates
+from haproxy_py.control.certificates import LOOK_EVERY, CertificateError
 from haproxy_py.control.cpus import count_cpus
-from haproxy_py.control.limits import raise_file_limit, share_connections
+from haproxy_py.control.crew import KILL_AFTER_DEADLINE, Crew
+from haproxy_py.control.limits import raise_file_limit
+from haproxy_py.control.listeners import Change, Listeners
 from haproxy_py.control.log import Log
-from haproxy_py.control.reload import Reloader, ReloadError, merge_reloaded
+from haproxy_py.control.reload import Reloader, ReloadError
 from haproxy_py.control.routing import Routing
-from haproxy_py.control.segments import Segment
-from haproxy_py.control.sockets import BindError, bind_alone, bind_workers, format_address, is_of_this_machine
+from haproxy_py.control.sockets import BindError, bind_alone, format_address, is_of_this_machine
 from haproxy_py.control.tables import TableBuilder, TableError
 from haproxy_py.control.token import SHORT, TokenError, TokenFile, find_token_file
 from haproxy_py.control.workers import Worker, WorkerFailedError
 from haproxy_py.ops.port import OpsPort
-from haproxy_py.ops.view import ListenerView, ReplicaSeries, View, WorkerView
+from haproxy_py.ops.view import ReplicaSeries, View
 from haproxy_py.table import ReplicaEntry
 
-KILL_AFTER_DEADLINE = 2.0
-"""Seconds that a worker has after the drain deadline to abort what is left and exit."""
+CLOSE_AFTER = 1.0
+"""Seconds after which a listening socket that is given up is closed here; until then workers accept who waits there."""
 
 KILL_AFTER_STOP = 1.0
 """Seconds that a worker has after `Stop`."""
@@ -67,19 +68,14 @@ class Supervisor:
         self._log = Log(config.log.level)
         self._began = time.monotonic()
         self._via = f"haproxy_py-{secrets.token_hex(4)}"
-        count = config.workers or count_cpus()
-        self._segments = [Segment(number) for number in range(1, count + 1)]
-        self._cells = [segment.cells for segment in self._segments]
-        tables = TableBuilder(self._segments, time.monotonic)
-        self._routing = Routing(config, tables, self._is_own, self._publish, self._log)
-        self._sockets: list[list[socket.socket]] = []  # per listener, per worker
-        self._listeners: tuple[ListenerView, ...] = ()
+        self._crew = Crew(config.workers or count_cpus(), self._log)
+        tables = TableBuilder(self._crew.segments, time.monotonic)
+        self._routing = Routing(config, tables, self._is_own, self._crew.publish, self._log)
+        self._listeners = Listeners(source)
+        self._file_limit = 0
         self._own_ports: frozenset[int] = frozenset()
-        self._connections: tuple[int, ...] = ()  # that one worker may have open, per listener
-        self._certificate_files = find_certificates(config, source)
-        self._certificates: dict[int, Certificate] = {}  # in force, by index of the listener
-        self._workers: list[Worker] = []
         self._port = OpsPort(self, self._log.say)
+        self._ops_port = 0
         self._token_file: TokenFile | None = None  # None: calls that change something are off
         self._drain_times: tuple[float, float] | None = None  # once draining: loop times of accept stop and deadline
         self._leaving = asyncio.Event()
@@ -113,44 +109,34 @@ class Supervisor:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._routing.close()
             await self._port.close()
-            self._close_sockets()
+            self._listeners.close_all()
 
     def release(self) -> None:
         """Give back the shared memory. Nothing may be used afterwards."""
-        for segment in self._segments:
-            segment.close()
+        self._crew.release()
 
     # --- starting ---
 
     async def _open(self) -> None:
         """Bind every port and open the operators' one; workers do not run yet."""
-        self._log.info(f"haproxy_py {__version__} starts, workers: {len(self._segments)}")
-        self._certificates = {index: files.read() for index, files in self._certificate_files.items()}
+        workers = [segment.worker for segment in self._crew.segments]
+        self._log.info(f"haproxy_py {__version__} starts, workers: {len(workers)}")
         self._use_token(*await self._read_token(self._config))
         self._routing.build_first()
-        file_limit = raise_file_limit()
-        count = len(self._segments)
-        for index, listen in enumerate(self._config.listen):
-            self._sockets.append(bind_workers(listen.host, listen.port, count, f"listen[{index}].address"))
+        self._file_limit = raise_file_limit()
+        self._listeners.commit(self._listeners.prepare(self._config.listen, workers))
         ops = bind_alone(self._config.ops.host, self._config.ops.port, "ops.address")
-        host, port = ops.getsockname()[:2]
-        self._own_ports = frozenset((port, *(sockets[0].getsockname()[1] for sockets in self._sockets)))
+        self._ops_port = ops.getsockname()[1]
+        self._own_ports = self._listeners.ports | {self._ops_port}
         self._routing.follow()
         await self._port.open(ops)
-        self._listeners = tuple(
-            ListenerView("https" if listen.tls else "http", listen.host, sockets[0].getsockname()[1])
-            for listen, sockets in zip(self._config.listen, self._sockets, strict=True)
-        )
-        self._connections = tuple(
-            share_connections(listen.connections, file_limit, len(self._config.listen), count)
-            for listen in self._config.listen
-        )
-        self._workers = [
-            Worker(number, segment, [sockets[number - 1] for sockets in self._sockets], self, self._log)
-            for number, segment in enumerate(self._segments, 1)
-        ]
+        self._crew.fill(self)
         for listener in self._listeners:
-            self._log.info(f"listening on {listener.scheme}://{format_address(listener.host, listener.port)}")
+            self._log.info(f"listening on {listener}")
+        self._say_ops(ops)
+
+    def _say_ops(self, ops: socket.socket) -> None:
+        host, port = ops.getsockname()[:2]
         self._log.info(f"operators' port on http://{format_address(host, port)}: /metrics, /readyz, / for people")
 
     async def _serve(self) -> int:
@@ -158,7 +144,7 @@ class Supervisor:
         if self._leaving.is_set():
             self._log.info("haproxy_py ends before it accepted anything")
             return 0
-        working = asyncio.create_task(self._run_workers())
+        working = asyncio.create_task(self._crew.run())
         leaving = asyncio.create_task(self._leaving.wait())
         try:
             await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -170,17 +156,6 @@ class Supervisor:
                 task.cancel()
             await asyncio.wait({leaving, working})  # ends: what is cancelled kills its process
         return 0
-
-    async def _run_workers(self) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for worker in self._workers:
-                    group.create_task(worker.run())
-        except BaseExceptionGroup as group:
-            failed, others = group.split(WorkerFailedError)
-            if failed is None or others is not None:
-                raise
-            raise failed.exceptions[0] from None
 
     # --- ending ---
 
@@ -204,14 +179,13 @@ class Supervisor:
         if drain is None or self._drain_times is None:
             raise RuntimeError("draining without a signal: _obey_end sets the times")
         stop_accepting, deadline = self._drain_times
-        for worker in self._workers:
+        for worker in self._crew:
             worker.leave(drain)
         aborting = asyncio.create_task(self._aborting.wait())
         try:
             if await self._wait_until(stop_accepting, working, aborting):
-                self._close_sockets()
-                for worker in self._workers:
-                    worker.end_replacing()
+                self._listeners.close_all()
+                self._crew.end(stop=False)
                 self._log.info("the listening ports are closed; running exchanges and tunnels go on")
                 if await self._wait_until(deadline + KILL_AFTER_DEADLINE, working, aborting):
                     self._log.warning("the drain deadline is over and a worker still runs; it is killed")
@@ -229,48 +203,58 @@ class Supervisor:
 
     async def _end_workers(self, working: asyncio.Task[None], *, stop: bool) -> None:
         """End the workers that are left: with `stop` they may say so in the access log first."""
-        for worker in self._workers:
-            worker.end_replacing()
-            if stop:
-                worker.send(channel.Stop())
+        self._crew.end(stop=stop)
         if stop:
             await asyncio.wait({working}, timeout=KILL_AFTER_STOP)
-        for worker in self._workers:
-            worker.kill()
+        self._crew.kill()
         await asyncio.wait({working})  # ends: nothing survives SIGKILL
-
-    def _close_sockets(self) -> None:
-        for sockets in self._sockets:
-            for sock in sockets:
-                sock.close()
 
     async def _watch_workers(self) -> None:
         """Report and replace workers that stand still. Ends by being cancelled."""
         while True:
             await asyncio.sleep(watchdog.LOOK_EVERY)
-            for worker in self._workers:
+            for worker in self._crew:
                 worker.look(time.monotonic(), self._config.watchdog)
 
     # --- what a place for a worker asks ---
 
-    def make_start(self, worker: int, fds: Sequence[int]) -> channel.Start:
-        """The first message to a worker; `fds` are its sockets, one per listener."""
-        return channel.Start(
-            worker=worker,
-            listeners=tuple(
-                channel.Listener(
-                    fd, listener.scheme, listener.host, listener.port, connections, self._certificates.get(index)
-                )
-                for index, (fd, listener, connections) in enumerate(
-                    zip(fds, self._listeners, self._connections, strict=True)
-                )
-            ),
-            table=self._routing.table,
-            via=self._via,
-            deadline=self._config.drain.deadline,
-            access_log=self._config.log.access == "json",
-            debug=self._config.log.level == "debug",
+    def make_start(self, worker: int) -> channel.Start:
+        """The first message to a worker."""
+        return channel.Start(worker, self._routing.table, self._via)
+
+    def note_ready(self, worker: int) -> None:
+        """A process can take listeners: it gets them, and what else it must know."""
+        deadline = self._crew.find_deadline(worker)
+        try:
+            if self._crew.join(worker):
+                self._listeners.join(worker)
+        except BindError as error:
+            self._log.error(f"worker {worker} gets no connections: {error}")
+        self._tell_listeners()  # all of them: shares change with the number of workers
+        for place in self._crew:
+            if place.number == worker and place.process is not None:
+                self._log.info(f"{place.process} accepts connections")
+                if deadline is not None:  # it was being replaced when it was told to leave: who waits there is served
+                    self._tell_listeners(only=place)
+                    left = max(0.0, deadline - asyncio.get_running_loop().time())
+                    place.send(channel.Drain(0.0, left, accepting=False))
+                elif drain := self.make_drain():
+                    place.send(drain)
+
+    def _tell_listeners(self, surviving: frozenset[int] = frozenset(), only: Worker | None = None) -> None:
+        """Have every worker accept on what is open now. `surviving`: listeners left whose sockets others have."""
+        listeners = self._listeners.describe(self._file_limit, len(self._crew.workers))
+        message = channel.Listen(
+            listeners,
+            self._config.log.access == "json",
+            self._config.drain.delay,
+            self._config.drain.deadline,
+            surviving,
         )
+        for worker in self._crew.workers if only is None else [only]:
+            fds = self._listeners.list_fds(worker.number)
+            own = tuple(listener for listener in listeners if listener.number in fds)
+            worker.listen(replace(message, listeners=own), fds)
 
     def make_drain(self) -> channel.Drain | None:
         """What is left of the drain; None while the proxy is not draining."""
@@ -290,13 +274,9 @@ class Supervisor:
 
     def note_applied(self) -> None:
         """A worker has put a table into force; the lag of a change ends with the last one."""
-        self._routing.note_applied(self._list_versions())
+        self._routing.note_applied(self._crew.list_versions())
 
     # --- what routing asks ---
-
-    def _publish(self, encoded: bytes) -> None:
-        for worker in self._workers:
-            worker.write(encoded)
 
     def _is_own(self, host: str, port: int) -> bool:
         return port in self._own_ports and is_of_this_machine(host)
@@ -307,20 +287,20 @@ class Supervisor:
         """Hand every new certificate to the workers. Ends by being cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            for index, files in self._certificate_files.items():
+            for listener in list(self._listeners):
+                files = listener.files
+                if files is None:
+                    continue
                 try:
                     found = await asyncio.to_thread(files.look)
                 except CertificateError as error:
                     self._log.error(f"{error}; the former certificate stays in force")
                     continue
-                if found is None:
-                    continue
-                self._certificates[index] = found
-                for worker in self._workers:
-                    worker.send(channel.Renew(index, found))
-                self._log.info(
-                    f"{files.setting}: the certificate in {files.certificate} has changed; new connections get it"
-                )
+                if found is not None:
+                    self._tell_listeners()
+                    self._log.info(
+                        f"{files.setting}: the certificate in {files.certificate} has changed; new connections get it"
+                    )
 
     async def _watch_token(self) -> None:
         """Follow the file of the token. Ends by being cancelled."""
@@ -352,24 +332,87 @@ class Supervisor:
             )
 
     async def _apply(self, read: Config) -> str:
-        """Put a configuration into force. Raises ReloadError."""
-        config, waiting = merge_reloaded(self._config, read)
-        changed = config.ops.token_file != self._config.ops.token_file
+        """Put a configuration into force. Raises ReloadError, and then nothing has changed."""
+        crew = self._crew
+        count = len(crew.workers) + len(crew.joining)
+        wanted = count if read.workers == self._config.workers else read.workers or count_cpus()
+        numbers = crew.choose_numbers(max(0, wanted - count))
+        changes_token = read.ops.token_file != self._config.ops.token_file
         try:
-            token_file, token = await self._read_token(config) if changed else (None, b"")
+            token_file, token = (
+                await self._read_token(read) if changes_token else (self._token_file, self._port.changes.token)
+            )
+        except TokenError as error:
+            raise ReloadError(str(error)) from None
+        change, ops = await asyncio.to_thread(self._bind, read, numbers)
+        port = self._port
+        before = self._own_ports
+        try:
             if self._leaving.is_set():
                 raise ReloadError("the proxy is ending")
-            table = self._routing.change(config)
-        except (TableError, TokenError) as error:
+            self._own_ports = change.ports | {self._ops_port if ops is None else ops.getsockname()[1]}
+            if ops is not None:
+                port = OpsPort(self, self._log.say)
+                await port.open(ops)
+            table = self._routing.change(read)
+        except (TableError, ReloadError) as error:
+            self._own_ports = before
+            change.cancel()
+            if port is not self._port:
+                await port.close()
             raise ReloadError(str(error)) from None
-        self._config = config
-        if changed:
+        self._config = read
+        self._log.level = read.log.level
+        self._listeners.commit(change)
+        leaving = crew.choose_leaving(max(0, count - wanted))
+        self._listeners.part(sum(worker in crew.workers for worker in leaving))
+        crew.dismiss(leaving, read.drain)
+        crew.add(numbers, self)
+        for worker in crew.workers:
+            self._listeners.join(worker.number)  # whoever joined while the change was prepared
+        self._tell_listeners(change.surviving)
+        self._say_changes(change, count, wanted)
+        port, self._port = self._port, port
+        if changes_token or ops is not None:
             self._use_token(token_file, token)
-        self._log.level = config.log.level
-        for setting in waiting:
-            self._log.warning(f"the change of {setting} needs a restart; its former value stays in force")
+        if ops is not None:
+            self._ops_port = ops.getsockname()[1]
+            self._say_ops(ops)
+            await port.close()
+        if change.left or leaving:
+            await asyncio.sleep(CLOSE_AFTER)
+            self._listeners.close_left(change)
+            self._listeners.close([worker.number for worker in leaving])
         replicas = sum(len(instance.replicas) for instance in table.instances)
         return f"table {table.version}, instances: {len(table.instances)}, replicas: {replicas}"
+
+    def _bind(self, read: Config, numbers: Sequence[int]) -> tuple[Change, socket.socket | None]:
+        """Open what a configuration adds, `numbers` being further workers. Raises ReloadError; then nothing is open."""
+        crew = self._crew
+        workers, joining = ([worker.number for worker in some] for some in (crew.workers, crew.joining))
+        ops, running = read.ops, self._config.ops
+        change = None
+        try:
+            change = self._listeners.prepare(read.listen, workers, joining, numbers)
+            if (ops.host, ops.port) == (running.host, running.port):
+                return change, None
+            return change, bind_alone(ops.host, ops.port, "ops.address")
+        except (BindError, CertificateError) as error:
+            if change is not None:
+                change.cancel()
+            crossing = {listen.port for listen in read.listen} & {self._ops_port} | {ops.port} & self._listeners.ports
+            if crossing and isinstance(error, BindError):
+                raise ReloadError(f"{error} This proxy itself has it until the change: make it in two steps.") from None
+            raise ReloadError(str(error)) from None
+
+    def _say_changes(self, change: Change, workers: int, wanted: int) -> None:
+        deadline = self._config.drain.deadline
+        for listener in change.left:
+            self._log.info(f"no longer listening on {listener}; its connections and tunnels end within {deadline:g} s")
+        for listener in change.added:
+            self._log.info(f"listening on {listener}")
+        if workers != wanted:
+            self._log.info(f"workers: {wanted}, formerly {workers}")
 
     # --- what the operators' port shows ---
 
@@ -391,16 +434,16 @@ class Supervisor:
             now=now,
             draining=self._leaving.is_set(),
             table=table,
-            workers=tuple(_view_worker(worker) for worker in self._workers),
-            listeners=self._listeners,
+            workers=self._crew.view(),
+            listeners=tuple(listener.view() for listener in self._listeners),
             instances=(("", 0), *instances.list_present(), *instances.list_departed()),
             replicas=(
                 *(ReplicaSeries(*key, slot, states[key]) for key, slot in replicas.list_present()),
                 *(ReplicaSeries(*key, slot, None) for key, slot in replicas.list_departed()),
             ),
-            segments=self._cells,
+            segments=self._crew.cells,
             checks=self._routing.checks.view(),
-            waiting_for=self._routing.list_waits(discovery.waiting_for, self._list_versions()),
+            waiting_for=self._routing.list_waits(discovery.waiting_for, self._crew.list_versions()),
             discovery=discovery,
             config=self._reloader.view(),
         )
@@ -413,27 +456,8 @@ class Supervisor:
         """And lets it back in. Raises RefusedError."""
         return self._routing.undrain(instance, replica)
 
-    def _list_versions(self) -> list[int]:
-        """The versions of the table that are in force, in the workers that accept connections."""
-        return [worker.process.table_version for worker in self._workers if worker.process and worker.is_ready]
-
     def _report_mistake(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What asyncio could not tell anyone else."""
         error = context.get("exception")
         detail = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else ""
         self._log.error(f"a mistake in haproxy_py: {context.get('message')} {detail}".rstrip())
-
-
-def _view_worker(worker: Worker) -> WorkerView:
-    process = worker.process
-    if process is None:
-        return WorkerView(worker.number, None, False, worker.restarts, 0, worker.stalls)
-    return WorkerView(
-        worker.number,
-        process.pid,
-        worker.is_ready,
-        worker.restarts,
-        process.table_version,
-        worker.stalls,
-        process.watch.reported,
-    )

@@ -96,6 +96,7 @@ def _make_instance(found: FoundInstance, slot: int, slots: Mapping[ReplicaKey, i
                 healthy=replica.healthy,
                 drained=replica.drained,
                 drain_ends=replica.drain_ends,
+                weight=replica.weight,
             )
             for replica in found.replicas
         ),

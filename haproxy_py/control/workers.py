@@ -16,7 +16,7 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Protocol, cast
 
@@ -70,11 +70,11 @@ class WorkerFailedError(Exception):
 class Orders(Protocol):
     """What a place asks of the supervisor."""
 
-    def make_start(self, worker: int, fds: Sequence[int]) -> channel.Start:
+    def make_start(self, worker: int) -> channel.Start:
         """The first message, with the newest table."""
 
-    def make_drain(self) -> channel.Drain | None:
-        """What a process that becomes ready while the proxy is draining must be told."""
+    def note_ready(self, worker: int) -> None:
+        """A process can take listeners, and has none yet."""
 
     def list_instance_slots(self) -> list[int]:
         """Slots of instances whose gauges may not be zero."""
@@ -98,6 +98,8 @@ class WorkerProcess(asyncio.Protocol):
         self._stacks = StackPipe()
         self._asked_stack = False
         self._first_table = 0
+        self._listeners: set[int] = set()  # by number: those it has
+        self._sockets: socket.socket | None = None  # our end of the way by which listening sockets go there
         self._receive = receive
         self._log = log
         self._decoder = channel.Decoder()
@@ -114,21 +116,23 @@ class WorkerProcess(asyncio.Protocol):
     def __str__(self) -> str:
         return f"worker {self.worker} (pid {self.pid})"
 
-    async def spawn(self, counters_fd: int, listening_fds: Sequence[int]) -> None:
+    async def spawn(self, counters_fd: int) -> None:
         """Start the process and open the channel. Raises OSError."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         try:
+            self._sockets, their_sockets = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._stacks.open()
-            with theirs:
+            with theirs, their_sockets:
                 # A session of its own: the terminal's interrupt must reach control alone, which drains.
                 self._process = await asyncio.create_subprocess_exec(
                     *WORKER_COMMAND,
                     str(theirs.fileno()),
+                    str(their_sockets.fileno()),
                     str(counters_fd),
                     str(self._stacks.write_fd),
                     stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(), counters_fd, self._stacks.write_fd, *listening_fds),
+                    pass_fds=(theirs.fileno(), their_sockets.fileno(), counters_fd, self._stacks.write_fd),
                     start_new_session=True,
                 )
             self._stacks.keep_reading_end()
@@ -136,6 +140,9 @@ class WorkerProcess(asyncio.Protocol):
             await loop.create_unix_connection(lambda: self, sock=ours)
         except BaseException:
             ours.close()
+            theirs.close()
+            if self._sockets is not None:
+                self._sockets.close()
             self._stacks.close()
             raise
         self._timer = loop.call_later(READY_WITHIN, self._end_waiting)
@@ -144,6 +151,21 @@ class WorkerProcess(asyncio.Protocol):
         """Send the first message. When the process is ready, the table in it is in force."""
         self._first_table = start.table.version
         self.send(start)
+
+    def listen(self, message: channel.Listen, fds: Mapping[int, int]) -> None:
+        """Have it accept like this. `fds`: sockets of these listeners, by number."""
+        numbers = [listener.number for listener in message.listeners]
+        new = [fds[number] for number in numbers if number not in self._listeners]
+        if self._sockets is None or self.phase is Phase.ENDED:
+            return
+        try:
+            channel.send_sockets(self._sockets, new)
+        except OSError as error:  # it does not take them, or has just ended
+            self._log.error(f"{self} takes no listening sockets: {error.strerror}; it is killed")
+            self.kill()
+            return
+        self._listeners = set(numbers)
+        self.send(message)
 
     def send(self, message: channel.Message) -> None:
         """Hand over a message; if nobody reads them, end the process."""
@@ -174,6 +196,8 @@ class WorkerProcess(asyncio.Protocol):
         self._stacks.close()
         if self._transport is not None:
             self._transport.abort()
+        if self._sockets is not None:
+            self._sockets.close()
         return status
 
     def look(self, now: float, ticks: int, limits: Watchdog) -> Verdict:
@@ -241,18 +265,17 @@ class WorkerProcess(asyncio.Protocol):
 
 
 class Worker:
-    """A place for a worker: its number, its counters and its sockets stay, processes come and go."""
+    """A place for a worker: its number and its counters stay, processes come and go."""
 
-    def __init__(
-        self, number: int, segment: Segment, sockets: Sequence[socket.socket], orders: Orders, log: Log
-    ) -> None:
+    def __init__(self, number: int, segment: Segment, orders: Orders, log: Log, *, is_needed: bool = True) -> None:
+        """`is_needed`: if no process ever becomes ready here, that is an error that ends the proxy."""
         self.number = number
         self.segment = segment
         self.process: WorkerProcess | None = None  # set once it has its Start
         self.restarts = 0
         self.stalls = 0
-        self._sockets = sockets
         self._orders = orders
+        self._is_needed = is_needed
         self._log = log
         self._duty = Duty.KEEP
         self._gone = asyncio.Event()  # set with Duty.GONE
@@ -271,6 +294,11 @@ class Worker:
         """As `send`, for a message that goes to all workers and is encoded once."""
         if self.process is not None:
             self.process.write(encoded)
+
+    def listen(self, message: channel.Listen, fds: Mapping[int, int]) -> None:
+        """To the process, if it is ready. One that is not will be told the newest when it is."""
+        if self.process is not None and self.process.phase is Phase.READY:
+            self.process.listen(message, fds)
 
     def leave(self, drain: channel.Drain) -> None:
         """Finish: what is ready drains, what is starting is told when it is ready."""
@@ -302,12 +330,17 @@ class Worker:
             end, finished = await self._run_process(process)
             self.segment.zero_gauges(self._orders.list_instance_slots(), self._orders.list_replica_slots())
             if self._gone.is_set() or (self._duty is Duty.LEAVE and finished):
-                self._log.say("info" if finished else "warning", f"{end}; it is not replaced, the proxy is ending")
+                self._log.say("info" if finished else "warning", f"{end}; it is not replaced")
                 return
             self.restarts += 1
             settled = process.ready_at is not None and loop.time() - process.ready_at >= SETTLED
             in_a_row = 0 if settled else in_a_row
-            if self._duty is Duty.KEEP and not self._was_ever_ready and in_a_row + 1 >= START_ATTEMPTS:
+            if (
+                self._is_needed
+                and self._duty is Duty.KEEP
+                and not self._was_ever_ready
+                and in_a_row + 1 >= START_ATTEMPTS
+            ):
                 raise WorkerFailedError(f"{end}; {START_ATTEMPTS} attempts to start worker {self.number} have failed")
             pause = PAUSES[min(in_a_row, len(PAUSES) - 1)]
             in_a_row += 1
@@ -318,13 +351,12 @@ class Worker:
 
     async def _run_process(self, process: WorkerProcess) -> tuple[str, bool]:
         """From spawn to end: what happened in words, and whether it ended by itself with status 0."""
-        fds = [sock.fileno() for sock in self._sockets]
         try:
-            await process.spawn(self.segment.fd, fds)
+            await process.spawn(self.segment.fd)
         except OSError as error:
             return f"worker {self.number} could not be started: {error.strerror}", False
         try:
-            process.start(self._orders.make_start(self.number, fds))
+            process.start(self._orders.make_start(self.number))
             self.process = process
             status = await process.wait()
         except asyncio.CancelledError:
@@ -339,10 +371,8 @@ class Worker:
         match message:
             case channel.Ready():
                 self._was_ever_ready = True
-                self._log.info(f"{process} accepts connections")
+                self._orders.note_ready(self.number)
                 self._orders.note_applied()
-                if drain := self._orders.make_drain():
-                    process.send(drain)
             case channel.Applied(version):
                 self._log.debug(f"{process}: table {version} is in force")
                 self._orders.note_applied()

@@ -1,7 +1,8 @@
 from haproxy_py.datapath.pool cimport Replica
 from haproxy_py.datapath.routes cimport Instance
 
-cdef Replica choose(Instance instance, Replica wanted, list tried, bint sticky, unsigned long long chance, double now)
+cdef Replica choose(Instance instance, Replica wanted, list tried, bint sticky, bint takes_turn, unsigned long long chance,
+                    double now)
 cdef bint is_full(Instance instance, list tried, double now) noexcept
 cdef bint may_eject(Instance instance, double now) noexcept
 cdef bint is_for_dashboard(const char* path, Py_ssize_t size) noexcept nogil

@@ -2,6 +2,11 @@
 
 - Round robin takes the replicas in turn, one step per exchange, so a worker's shares are exactly even. A replica with as many
   exchanges as its limit allows is passed over.
+- Where weights differ, round robin gives each replica its share, spread as evenly as can be (smooth weighted round robin, as in
+  nginx: each gains its weight in credit per turn, the one with the most is chosen and pays for all). The other policies compare
+  exchanges by weight; random two draws by weight.
+- A replica that was ejected and works again, or is healthy again, has a share that grows within `slow_start`, as if its weight
+  did. One that is new has all of its share at once: it is ready because its probe says so, and nothing has spoken against it.
 - Least connections takes the one with the fewest exchanges, ties in turn; random two takes the better of two drawn at random.
 - New clients of a dashboard have turns of their own: a page load makes a fixed number of requests, and if its sessions shared
   the turns of the rest, all of them could meet the same replica.
@@ -28,16 +33,18 @@ def choose(
     wanted: Replica,
     tried: list,
     sticky: cython.bint,
+    takes_turn: cython.bint,
     chance: cython.ulonglong,
     now: cython.double,
 ) -> Replica:
     """The replica for an exchange, or None if all are full or were tried.
 
-    `sticky` says that the client will come back to it; `chance` is a random number; `now` the clock's time.
+    `sticky` says that the client will come back to it; `takes_turn` is false for a second choice, or every request could
+    meet the same dead replica first; `chance` is a random number; `now` the clock's time.
     """
-    replica: Replica = _choose_among(instance, wanted, tried, sticky, chance, now)
+    replica: Replica = _choose_among(instance, wanted, tried, sticky, takes_turn, chance, now)
     if replica is None and not is_full(instance, tried, now):  # never a 503 because of own suspicion alone
-        replica = _choose_among(instance, wanted, tried, sticky, chance, _NOBODY_IS_OUT)
+        replica = _choose_among(instance, wanted, tried, sticky, takes_turn, chance, _NOBODY_IS_OUT)
     # One that is used although it is out gets no trial: that it fails again at once does not make it worse.
     if replica is not None and replica.failures > 0 and replica.out_until <= now:
         replica.try_once(now, instance.connect)
@@ -78,6 +85,7 @@ def _choose_among(
     wanted: Replica,
     tried: list,
     sticky: cython.bint,
+    takes_turn: cython.bint,
     chance: cython.ulonglong,
     now: cython.double,
 ) -> Replica:
@@ -92,6 +100,10 @@ def _choose_among(
         return wanted
     if count == 0:
         return None
+    if instance.weighted or instance.warm_until > now:
+        if instance.policy == RANDOM_TWO:
+            return _draw_two(instance, tried, chance, now)
+        return _choose_by_weight(instance, tried, sticky, takes_turn, now)
     start = (instance.sticky_turn if sticky else instance.turn) % count
     if instance.policy == RANDOM_TWO and count > 2:
         start = chance % count
@@ -107,10 +119,83 @@ def _choose_among(
         if not _is_usable(replica, limit, tried, now):
             continue
         if instance.policy != LEAST_CONNECTIONS and not (instance.policy == RANDOM_TWO and count == 2):
-            return _pass_turn(instance, sticky, (start + offset + 1) % count, replica)
+            return _pass_turn(instance, sticky, (start + offset + 1) % count, replica) if takes_turn else replica
         if best is None or replica.active < best.active:
             best = replica
-    return _pass_turn(instance, sticky, (start + 1) % count, best)
+    return _pass_turn(instance, sticky, (start + 1) % count, best) if takes_turn else best
+
+
+@cython.cfunc
+@cython.cdivision(True)  # a share is above 0
+def _choose_by_weight(
+    instance: Instance, tried: list, sticky: cython.bint, takes_turn: cython.bint, now: cython.double
+) -> Replica:
+    """By smooth weighted round robin: of all, or of those with the fewest exchanges for their weight."""
+    which: cython.int = 1 if sticky else 0
+    limit: cython.int = instance.max_exchanges
+    fewest: cython.double = -1
+    share: cython.double
+    total: cython.double = 0
+    most: cython.double = 0
+    replica: Replica
+    best: Replica = None
+    if instance.policy == LEAST_CONNECTIONS:
+        for replica in instance.replicas:
+            if _is_usable(replica, limit, tried, now):
+                share = replica.share(now, instance.slow_start)
+                if fewest < 0 or replica.active / share < fewest:
+                    fewest = replica.active / share
+    for replica in instance.replicas:
+        if not _is_usable(replica, limit, tried, now):
+            continue
+        share = replica.share(now, instance.slow_start)
+        if fewest >= 0 and replica.active / share > fewest:
+            continue
+        total += share
+        if best is None or replica.credit[which] + share > most:
+            best = replica
+            most = replica.credit[which] + share
+        if takes_turn:
+            replica.credit[which] += share
+    if best is not None and takes_turn:
+        best.credit[which] -= total
+    return best
+
+
+@cython.cfunc
+@cython.cdivision(True)
+def _draw_two(instance: Instance, tried: list, chance: cython.ulonglong, now: cython.double) -> Replica:
+    """Of two that are drawn by weight, the one with fewer exchanges for its weight."""
+    limit: cython.int = instance.max_exchanges
+    total: cython.double = 0
+    first_at: cython.double
+    second_at: cython.double
+    share: cython.double
+    first_share: cython.double = 0
+    second_share: cython.double = 0
+    replica: Replica
+    first: Replica = None
+    second: Replica = None
+    for replica in instance.replicas:
+        if _is_usable(replica, limit, tried, now):
+            total += replica.share(now, instance.slow_start)
+    first_at = total * (chance & 0xFFFFFFFF) / 4294967296.0
+    second_at = total * (chance >> 32) / 4294967296.0
+    for replica in instance.replicas:
+        if not _is_usable(replica, limit, tried, now):
+            continue
+        share = replica.share(now, instance.slow_start)
+        if first_at >= 0:
+            first = replica
+            first_share = share
+        if second_at >= 0:
+            second = replica
+            second_share = share
+        first_at -= share
+        second_at -= share
+    if first is None or first.active / first_share <= second.active / second_share:
+        return first
+    return second
 
 
 @cython.cfunc

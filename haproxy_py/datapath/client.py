@@ -369,7 +369,7 @@ class ClientConnection(Request):
         if self.stage == BODY:  # CON-13: the answer was complete before the request was
             self.linger()
             return
-        if self.closing or (self.context.draining and self.held is None):
+        if self.closing or (self.is_winding_down() and self.held is None):
             self.close()
             return
         self.stage = IDLE

@@ -11,8 +11,9 @@ cdef class Entrance:
     cdef readonly int port
     cdef bytes authority  # what stands in for a Host that an HTTP/1.0 request lacks
     cdef readonly int open  # client connections that came in here
-    cdef readonly int limit  # of `open`: accepting pauses there
-    cdef readonly int room_again  # and goes on here
+    cdef public int limit  # of `open`: accepting pauses there
+    cdef public int room_again  # and goes on here
+    cdef public bint leaving  # the listener is being closed: its connections end as in a drain
     cdef object crossed  # called when `open` has come to one of the two
     cdef object failed  # called with an error number when a connection could not be accepted
     cdef public object tls  # the ssl.SSLContext of connections from now on; None: plain
@@ -28,7 +29,7 @@ cdef class Context:
     cdef readonly Clock clock
     cdef readonly Counters counters
     cdef readonly Routes routes
-    cdef readonly AccessLog log  # None: off
+    cdef public AccessLog log  # None: off; may change between two events
     cdef public bint draining
     cdef readonly set clients  # of ClientConnection and of Tunnel: what is open now
     cdef readonly set dials  # of Dial: what is under way to replicas

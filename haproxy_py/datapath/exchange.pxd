@@ -21,7 +21,7 @@ cdef enum Stage:
 cdef class Exchange(ReplicaUser):
     # settings
     cdef readonly Context context
-    cdef Entrance entrance
+    cdef readonly Entrance entrance
     # per connection
     cdef readonly Stream stream
     cdef bytes peer  # IP address of the client
@@ -75,6 +75,7 @@ cdef class Exchange(ReplicaUser):
     cdef refuse(self, int reason, int status)
     cdef void log(self, int status, int reason, str term)
     cdef void client_left(self)
+    cdef bint is_winding_down(self) noexcept
     cdef void draw_request_id(self) noexcept
     cdef bytes _cookie_line(self)
     cdef void _count_reply(self, int reason)
@@ -96,5 +97,6 @@ cdef class Exchange(ReplicaUser):
     cdef dial_failed(self, int reason)
     cdef bint try_again(self, ReplicaConnection connection)
     cdef void count_trouble(self)
+    cdef void take_back(self, Replica replica)
 
 cdef void give_back(Replica replica)

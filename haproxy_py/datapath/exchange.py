@@ -149,7 +149,7 @@ class Exchange(ReplicaUser):
         self.kept = None
         self.replica.begins()
         self.first_octet = monotonic()
-        if self.stage == BODY or context.draining:  # CON-13, EXP-7, DRN-7
+        if self.stage == BODY or self.is_winding_down():  # CON-13, EXP-7, DRN-7
             self.closing = True
         self.rechunks = kind == UNTIL_CLOSE and self.version > 0
         write_response(
@@ -218,7 +218,9 @@ class Exchange(ReplicaUser):
         observe(replica.counts + _DURATION, now - self.started)
         if self.described is not None:
             self.log(self.status, NONE, "--")
-        replica.answered()
+        replica.troubles = 0
+        if replica.failures > 0:
+            self.take_back(replica)
         self.release_replica()
         self.exchange_ended()
         self.go_on()
@@ -239,7 +241,9 @@ class Exchange(ReplicaUser):
         self.send_written()
         self.stream.send(rest, size)
         count_answer(replica.counts, 101, self.method)
-        replica.answered()
+        replica.troubles = 0
+        if replica.failures > 0:
+            self.take_back(replica)
         connection.hand_over()
         line: object = self.describe_tunnel()
         self.upstream = None
@@ -287,6 +291,15 @@ class Exchange(ReplicaUser):
         self.reset()
 
     @cython.cfunc
+    def take_back(self, replica: Replica) -> cython.void:
+        """A replica that was ejected has given a complete answer, or a tunnel."""
+        now: cython.double = self.context.clock.now
+        instance: Instance = replica.queue.instance  # the newest
+        replica.take_back(now)
+        if instance is not None:
+            instance.warm_until = now + instance.slow_start
+
+    @cython.cfunc
     def count_trouble(self) -> cython.void:
         """The replica failed the exchange: it is ejected when that happens again and again (RTY-11).
 
@@ -309,7 +322,7 @@ class Exchange(ReplicaUser):
             and self.body.complete
             and self.version > 0
             and not self.closing
-            and not self.context.draining
+            and not self.is_winding_down()
             and (self.stage == WAITING or self.stage == BODY)
         )
         if status == 0:
@@ -341,6 +354,12 @@ class Exchange(ReplicaUser):
             self.exchange_ended()
         else:
             self.linger()
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def is_winding_down(self) -> cython.bint:
+        """Whether the connection is to end with what runs on it: the proxy drains, or its listener is being closed."""
+        return self.context.draining or self.entrance.leaving
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -396,11 +415,14 @@ class Exchange(ReplicaUser):
     def log(self, status: cython.int, reason: cython.int, term: str) -> cython.void:
         """One line (section 16 of the HTTP reference). Query strings are not in it, nor any credentials."""
         log: AccessLog = self.context.log
-        now: cython.double = monotonic()
+        now: cython.double
         method: bytes
         target: bytes
         host: bytes
         agent: bytes
+        if log is None:  # switched off since the exchange began
+            return
+        now = monotonic()
         method, target, host, agent = self.described if self.described is not None else (b"", b"", b"", b"")
         log.begin_line()
         log.put_text(b"client", self.peer, PyBytes_GET_SIZE(self.peer))

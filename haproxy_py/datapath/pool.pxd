@@ -32,6 +32,9 @@ cdef class Replica:
     cdef Trial trial
     cdef double first_out  # seconds: how long it is out the first time
     cdef double longest_out
+    cdef double back_since  # monotonic seconds: its share grows since then; 0: it has all of it
+    cdef int weight
+    cdef double credit[2]  # of its turns, as `balance` counts where weights differ: for all, and for clients that will come back
     cdef readonly set tunnels  # of Tunnel: what is open now
     cdef Queue queue  # of its instance
     cdef list idle  # of Pooled: the one used last is at the end
@@ -40,7 +43,8 @@ cdef class Replica:
     cdef void eject(self, double now) noexcept
     cdef void try_once(self, double now, double seconds) noexcept
     cdef void begins(self) noexcept
-    cdef void answered(self) noexcept
+    cdef void take_back(self, double now) noexcept
+    cdef double share(self, double now, double slow_start) noexcept
     cdef double choose_time_out(self) noexcept
     cdef Pooled take_idle(self, double younger_than)
     cdef void put_idle(self, Pooled connection, int limit, double now)

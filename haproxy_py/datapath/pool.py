@@ -14,6 +14,7 @@ from haproxy_py import counters as layout
 _EJECTED = cython.declare(cython.int, layout.REPLICA_EJECTED)
 _EJECTIONS = cython.declare(cython.int, layout.REPLICA_EJECTIONS)
 _MOST_DOUBLINGS = cython.declare(cython.int, 30)
+_LEAST_PART = cython.declare(cython.double, 0.01)  # of its weight: some work must come, or nothing would be known of it
 _IDLE_CONNECTIONS = cython.declare(cython.int, layout.REPLICA_IDLE_CONNECTIONS)
 
 
@@ -46,6 +47,11 @@ class Replica:
         self.gone = False
         self.draining = False
         self.healthy = True
+        self.weight = 1
+
+    def set_weight(self, weight: cython.int) -> None:
+        """How much of the work it gets, compared with the others."""
+        self.weight = weight
 
     def set_stamp(self, form: str) -> None:
         """What answers say of the replica they came from: its `id`, its `name`, or nothing (`off`)."""
@@ -65,10 +71,15 @@ class Replica:
         if draining:
             self.close_idle()
 
-    def set_healthy(self, healthy: cython.bint) -> None:
-        """What its checks say. Without health it keeps no idle connections; who is healthy again is tried at once (RTY-11)."""
+    def set_healthy(self, healthy: cython.bint, now: cython.double) -> None:
+        """What its checks say. Without health it keeps no idle connections.
+
+        One that is healthy again is tried at once (RTY-11), and its share grows from now on.
+        """
         if healthy and not self.healthy:
             self.out_until = 0
+            self.trial = NO_TRIAL
+            self.back_since = now
         self.healthy = healthy
         if not healthy:
             self.close_idle()
@@ -125,16 +136,28 @@ class Replica:
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def answered(self) -> cython.void:
-        """It works: an answer was complete, or a tunnel stands."""
+    def take_back(self, now: cython.double) -> cython.void:
+        """It was ejected, and works: an answer was complete, or a tunnel stands."""
         queue: Queue = self.queue
-        self.troubles = 0
-        if self.failures > 0:
-            self.failures = 0
-            self.trial = NO_TRIAL
-            self.out_until = 0
-            self.counts[_EJECTED] = 0
-            queue.wake()
+        self.failures = 0
+        self.trial = NO_TRIAL
+        self.out_until = 0
+        self.back_since = now
+        self.counts[_EJECTED] = 0
+        queue.wake()
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def share(self, now: cython.double, slow_start: cython.double) -> cython.double:
+        """Its weight, as much of it as it may have by now (`slow_start`: seconds until it has all of it)."""
+        part: cython.double
+        if self.back_since == 0:
+            return self.weight
+        if now - self.back_since >= slow_start:
+            self.back_since = 0
+            return self.weight
+        part = (now - self.back_since) / slow_start
+        return self.weight * (part if part > _LEAST_PART else _LEAST_PART)
 
     @cython.cfunc
     def take_idle(self, younger_than: cython.double) -> Pooled:

@@ -183,7 +183,7 @@ class Request(Exchange):
         wanted: Replica = self.find_wanted(head, passage, cython.address(sticky))
         replica: Replica = None
         if queue.first is None:  # nobody overtakes those that wait
-            replica = choose(instance, wanted, None, sticky, self.context.random(), self.context.clock.now)
+            replica = choose(instance, wanted, None, sticky, True, self.context.random(), self.context.clock.now)
         self.sticky = sticky
         if replica is not None:
             self.sets_cookie = sticky and replica is not wanted
@@ -200,14 +200,8 @@ class Request(Exchange):
 
     @cython.cfunc
     def choose_other(self, tried: list) -> Replica:
-        """A second choice. It takes no turn from others, or every request could meet the same dead replica first."""
-        instance: Instance = self.instance
-        turn: cython.uint = instance.turn
-        sticky_turn: cython.uint = instance.sticky_turn
-        replica: Replica = choose(instance, None, tried, self.sticky, self.context.random(), self.context.clock.now)
-        instance.turn = turn
-        instance.sticky_turn = sticky_turn
-        return replica
+        """A second choice."""
+        return choose(self.instance, None, tried, self.sticky, False, self.context.random(), self.context.clock.now)
 
     @cython.cfunc
     def go_to(self, replica: Replica) -> cython.void:
@@ -344,7 +338,7 @@ class Request(Exchange):
         if instance is not None and instance.replicas:
             if wanted is not None:  # only if it may still be given work
                 wanted = instance.by_token.get(wanted.token)
-            replica = choose(instance, wanted, None, self.sticky, context.random(), context.clock.now)
+            replica = choose(instance, wanted, None, self.sticky, True, context.random(), context.clock.now)
             if replica is None:
                 return False
         self.leave_queue()

@@ -59,10 +59,13 @@ cdef class Instance:
     cdef double request_total
     cdef double connect
     cdef double connect_total
+    cdef double slow_start
+    cdef bint weighted  # not all replicas have the same weight
     # of this worker
     cdef Queue queue
     cdef RetryBudget retries
     cdef unsigned int turn  # of round robin
+    cdef double warm_until  # monotonic seconds: until then the share of some replica may still grow
     cdef unsigned int sticky_turn  # the same for clients that will come back
 
 cdef class Routes:

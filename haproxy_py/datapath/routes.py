@@ -5,7 +5,8 @@ over from the routes before, with their idle connections, as long as name and ad
 
 What a draining replica is given (DRN-1): no new exchange and no tunnel, of sticky clients neither, whose next request goes to
 another. If no replica is ready, those that discovery lets drain get all of it, because they still serve; one that drains by an
-operator's word gets nothing even then. One whose checks fail gets nothing new, draining or not.
+operator's word gets nothing even then. One whose checks fail gets nothing new, draining or not; one of weight 0 its sticky
+clients and nothing else, as in HAProxy.
 """
 
 from typing import Optional
@@ -47,12 +48,14 @@ class Instance:
         self.gate = Gate(entry.gate)
         self.trusted = Networks(entry.trusted_proxies) if entry.trusted_proxies else None
         self.members = replicas
-        healthy = [replica for replica in replicas if replica.healthy]
-        self.replicas = [replica for replica in healthy if not replica.draining] or [
+        healthy: list = [replica for replica in replicas if replica.healthy]
+        usable: list = [replica for replica in healthy if not replica.draining] or [
             replica for replica in healthy if not replica.drained
         ]
+        self.replicas = [replica for replica in usable if replica.weight > 0]
+        self.weighted = len({replica.weight for replica in self.replicas}) > 1
         self.winding_down = len(healthy) > 0 and all(replica.draining for replica in healthy)
-        self.by_token = {replica.token: replica for replica in self.replicas}
+        self.by_token = {replica.token: replica for replica in usable}  # weight 0: its own clients only
         self.counts = counters.block(layout.instance_at(entry.slot))
         self.max_line = limits.request_line
         self.max_head = limits.request_head
@@ -81,6 +84,7 @@ class Instance:
         self.request_total = timeouts.request_total
         self.connect = timeouts.connect
         self.connect_total = timeouts.connect_total
+        self.slow_start = entry.eject.slow_start
         self.queue = queue
         queue.follow(self, self.counts)
         self.retries = retries
@@ -95,6 +99,7 @@ class Routes:
     def __init__(self, table: object, before: Optional[Routes], loop: object, clock: Clock, counters: Counters):
         known: dict = {}
         turns: dict = {}
+        warm_until: dict = {}
         queues: dict = {}
         budgets: dict = {}
         queue: Queue
@@ -111,6 +116,7 @@ class Routes:
             known = before.replicas_by_key()
             for instance in before.instances:
                 turns[instance.name] = (instance.turn, instance.sticky_turn)
+                warm_until[instance.name] = instance.warm_until
                 queues[instance.name] = instance.queue
                 budgets[instance.name] = instance.retries
         for entry in table.instances:
@@ -123,13 +129,17 @@ class Routes:
                 if replica is None:
                     replica = Replica(item, queue, counters)
                 replica.set_draining(item.state is ReplicaState.DRAINING, item.drained, item.drain_ends)
-                replica.set_healthy(item.healthy)
+                if item.healthy and not replica.healthy:
+                    warm_until[entry.name] = clock.now + entry.eject.slow_start
+                replica.set_healthy(item.healthy, clock.now)
                 replica.set_stamp(entry.replica_header)
+                replica.set_weight(item.weight)
                 replica.set_ejection(entry.eject.first, entry.eject.longest)
                 kept.add(key)
                 replicas.append(replica)
             instance = Instance(entry, replicas, queue, retries, clock, counters)
             instance.turn, instance.sticky_turn = turns.get(entry.name, (0, 0))
+            instance.warm_until = warm_until.get(entry.name, 0.0)
             self.instances.append(instance)
             for host in entry.hosts:
                 self.by_host[host.encode("ascii")] = instance

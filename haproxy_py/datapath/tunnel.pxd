@@ -6,7 +6,7 @@ from haproxy_py.datapath.stream cimport Stream, StreamUser
 
 cdef class Tunnel(Timed):
     cdef readonly Context context
-    cdef Entrance entrance
+    cdef readonly Entrance entrance
     cdef readonly Instance instance
     cdef readonly Replica replica
     cdef readonly TunnelEnd client

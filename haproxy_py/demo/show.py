@@ -10,7 +10,7 @@ import socket
 import sys
 from types import FrameType
 
-from haproxy_py.config import Config, Drain, Log
+from haproxy_py.config import Config, Drain, Log, StaticReplica
 from haproxy_py.config_file import ConfigError, from_flags
 from haproxy_py.demo.counts import LiveCounts
 from haproxy_py.demo.replicas import HOST, DemoError, DemoReplica, run_replicas
@@ -74,7 +74,7 @@ def _run(config: Config, *, node_red: bool) -> int:
     with contextlib.ExitStack() as stack:
         replicas = stack.enter_context(run_replicas(replica_ports, node_red=node_red))
         instance = dataclasses.replace(
-            config.instances[0], name="demo", static=tuple((HOST, replica.port) for replica in replicas)
+            config.instances[0], name="demo", static=tuple(StaticReplica(HOST, replica.port) for replica in replicas)
         )
         config = dataclasses.replace(
             config,

@@ -17,6 +17,7 @@ class FoundReplica:
     host: str  # IP address, or a host name of a static replica
     port: int
     state: ReplicaState = ReplicaState.READY
+    weight: int = 1  # as in the table
     healthy: bool = True  # as in the table; from here on control says so, not discovery
     drained: bool = False
     drain_ends: float = 0.0
@@ -34,9 +35,12 @@ class FoundInstance:
 
 def find_static(instance: Instance) -> FoundInstance:
     """An instance whose replicas stand in the configuration."""
-    replicas = {spell_address(host, port): (host, port) for host, port in instance.static}
+    replicas = {spell_address(replica.host, replica.port): replica for replica in instance.static}
     return FoundInstance(
         settings=instance,
         ha=instance.ha is not False,
-        replicas=tuple(FoundReplica(name, *replicas[name]) for name in sorted(replicas)),
+        replicas=tuple(
+            FoundReplica(name, replica.host, replica.port, weight=replica.weight)
+            for name, replica in sorted(replicas.items())
+        ),
     )

@@ -54,8 +54,9 @@ class Scrape(Collector):
         build.add_metric((__version__, platform.python_version(), version("uvloop")), 1)
         yield build
         workers = gauge("workers", "Worker processes: how many are wanted, how many accept connections.", ("state",))
-        workers.add_metric(("configured",), len(view.workers))
-        workers.add_metric(("ready",), sum(worker.ready for worker in view.workers))
+        staying = [worker for worker in view.workers if not worker.leaving]
+        workers.add_metric(("configured",), len(staying))
+        workers.add_metric(("ready",), sum(worker.ready for worker in staying))
         yield workers
         restarts = counter("worker_restarts_total", "Worker processes that ended unexpectedly and were replaced.")
         restarts.add_metric((), sum(worker.restarts for worker in view.workers))

@@ -93,7 +93,8 @@ const REPLICA = [
 ];
 const WORKER = [
   ["worker", w => w.worker], ["process", w => w.pid === null ? "-" : w.pid],
-  ["state", w => w.stalled_seconds ? mark("stalled", "bad") : w.ready ? mark("ready", "good") : mark("not ready", "bad")],
+  ["state", w => w.stalled_seconds ? mark("stalled", "bad") : w.leaving ? mark("leaving", "warn") :
+    w.ready ? mark("ready", "good") : mark("not ready", "bad")],
   ["restarts", w => w.restarts, "number"], ["stalls", w => w.stalls, "number"], ["table", w => w.table_version, "number"],
 ];
 

@@ -19,6 +19,7 @@ class WorkerView:
     ready: bool  # accepts connections
     restarts: int
     table_version: int  # in force there; 0: none
+    leaving: bool = False  # fewer workers are wanted: it finishes what runs
     stalls: int = 0  # times that its loop stood still for longer than `watchdog.report`
     stalled: float = 0.0  # seconds for which it stands still now, if that was reported
 

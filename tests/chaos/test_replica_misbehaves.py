@@ -124,7 +124,7 @@ def test_costs_only_its_own_exchanges_and_is_ejected_within_a_second(
         trials = WORKERS * sum(ejected_after + 2**number - 1 < ended - began + 1 for number in range(1, 6))
         assert len(late) <= trials
         requests = len(load.list_results(began, ended))
-        assert requests / (ended - began) > extent.choose(200, 2000)
+        assert requests / (ended - began) > 200  # the others carry the load
     figures.add(
         f"one of 3 replicas: {way.value}: ejected by all workers after {ejected_after:.2f} s, {requests} requests at "
         f"{requests / (ended - began):.0f}/s, {len(failures)} failed ({len(late)} after that) of {asked} that it got"

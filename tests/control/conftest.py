@@ -40,7 +40,13 @@ class Control:
     """A control process with stand-in workers."""
 
     def __init__(self, file: Path, mode: str, *flags: str) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "STAND_IN_MODE": mode}
+        self._broken = file.with_name("broken")
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "STAND_IN_MODE": mode,
+            "STAND_IN_BROKEN": str(self._broken),
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", str(HERE / "run_control.py"), str(file), *flags],
             stderr=subprocess.PIPE,
@@ -79,6 +85,10 @@ class Control:
         for _ in range(workers):
             self.expect("accepts connections")
         return url
+
+    def break_next_workers(self) -> None:
+        """Whatever worker is started from now on ends at once."""
+        self._broken.touch()
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

@@ -22,9 +22,11 @@ TICK = 0.1
 
 
 class StandIn:
-    def __init__(self, fd: int, counters_fd: int) -> None:
+    def __init__(self, fd: int, sockets_fd: int, counters_fd: int) -> None:
         self.mode = os.environ.get("STAND_IN_MODE", "normal")
         self.sock = socket.socket(fileno=fd)
+        self.way = socket.socket(fileno=sockets_fd)
+        self.listening: dict[int, socket.socket] = {}
         self.decoder = channel.Decoder()
         self.map = mmap.mmap(counters_fd, counters.SEGMENT_BYTES)
         self.cells = memoryview(self.map).cast("Q")
@@ -32,7 +34,7 @@ class StandIn:
 
     def run(self) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if self.mode == "broken":
+        if self.mode == "broken" or os.path.exists(os.environ["STAND_IN_BROKEN"]):
             raise SystemExit(3)
         while True:
             wait = None if self.ends_at is None else max(0.0, self.ends_at - time.monotonic())
@@ -55,7 +57,9 @@ class StandIn:
             case channel.Publish(table):
                 names = ",".join(replica.name for entry in table.instances for replica in entry.replicas)
                 self.say(channel.Applied(table.version), channel.Notice("info", f"got table {table.version}: {names}"))
-            case channel.Drain(delay, _) if self.mode != "stubborn":
+            case channel.Listen():
+                self.listen(message)
+            case channel.Drain(delay) if self.mode != "stubborn":
                 self.say(channel.Notice("info", f"got Drain {delay:.1f}"))
                 self.ends_at = time.monotonic() + delay
             case channel.Stop() if self.mode != "stubborn":
@@ -71,16 +75,21 @@ class StandIn:
         self.cells[counters.WORKER_CLIENT_CONNECTIONS_TOTAL] += 7
         self.cells[at + counters.REPLICA_ACTIVE_REQUESTS] += 5
         self.cells[at + counters.REPLICA_SENT_BYTES] += 100
-        for listener in start.listeners:
-            accepts = socket.fromfd(listener.fd, socket.AF_INET, socket.SOCK_STREAM).getsockopt(
-                socket.SOL_SOCKET, socket.SO_ACCEPTCONN
-            )
-            assert accepts, "an inherited socket must listen"
         self.say(channel.Ready(start.worker, os.getpid()))
         if self.mode == "deaf":
             self.sock.close()
             signal.alarm(5)  # the end of a process that nobody can tell to end
             signal.pause()
+
+    def listen(self, message: channel.Listen) -> None:
+        new = [listener for listener in message.listeners if listener.number not in self.listening]
+        for listener, fd in zip(new, channel.receive_sockets(self.way, len(new)), strict=True):
+            sock = self.listening[listener.number] = socket.socket(fileno=fd)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN), "a socket that is handed over must listen"
+        for number in set(self.listening) - {listener.number for listener in message.listeners}:
+            self.listening.pop(number).close()
+        ports = ", ".join(f"{one.scheme}:{one.port}*{one.connections}" for one in message.listeners)
+        self.say(channel.Notice("info", f"listens on {ports}; access log {message.access_log}"))
 
     def say(self, *messages: channel.Message) -> None:
         for message in messages:
@@ -90,8 +99,9 @@ class StandIn:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("channel", type=int)
+    parser.add_argument("sockets", type=int)
     parser.add_argument("counters", type=int)
     parser.add_argument("stacks", type=int)
     arguments = parser.parse_args()
     faulthandler.register(signal.SIGUSR1, arguments.stacks, all_threads=False)
-    StandIn(arguments.channel, arguments.counters).run()
+    StandIn(arguments.channel, arguments.sockets, arguments.counters).run()

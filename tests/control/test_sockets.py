@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from haproxy_py.control.sockets import BindError, bind_alone, bind_workers, format_address
+from haproxy_py.control.sockets import BindError, bind_alone, bind_another, bind_workers, format_address, listen, steer
 
 
 def test_workers_share_one_port_that_the_kernel_picked() -> None:
@@ -18,6 +18,39 @@ def test_workers_share_one_port_that_the_kernel_picked() -> None:
     finally:
         for sock in sockets:
             sock.close()
+
+
+def test_new_connections_are_steered_to_the_first_sockets_only() -> None:
+    sockets = bind_workers("127.0.0.1", 0, 4, "listen[0].address")
+    clients = []
+    try:
+        steer(sockets[0], 2)
+        for _ in range(100):
+            clients.append(socket.create_connection(sockets[0].getsockname()))
+        assert [count_waiting(sock) > 20 for sock in sockets] == [True, True, False, False]
+        for sock in sockets[2:]:
+            sock.close()
+        sockets[2:] = [bind_another(sockets[0], "listen[0].address")]
+        assert not sockets[2].getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        listen(sockets[2], "listen[0].address")
+        steer(sockets[2], 3)
+        for _ in range(100):
+            clients.append(socket.create_connection(sockets[0].getsockname()))
+        assert [count_waiting(sock) > 10 for sock in sockets] == [True] * 3
+    finally:
+        for sock in (*sockets, *clients):
+            sock.close()
+
+
+def count_waiting(sock: socket.socket) -> int:
+    """Accept all that wait."""
+    count = 0
+    while True:
+        try:
+            sock.accept()[0].close()
+        except BlockingIOError:
+            return count
+        count += 1
 
 
 def test_port_of_another_program_is_refused_even_if_that_program_would_share_it() -> None:

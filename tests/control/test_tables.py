@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from haproxy_py import counters
-from haproxy_py.config import Balance, Config, Gate, Instance, Listen
+from haproxy_py.config import Balance, Config, Gate, Instance, Listen, StaticReplica
 from haproxy_py.control.segments import Segment
 from haproxy_py.control.slots import LINGER
 from haproxy_py.control.tables import TableBuilder, TableError, choose_ids, make_token, name_cookie
@@ -55,7 +55,7 @@ def make_instance(name: str = "one", *ports: int, gate: Gate | None = None) -> I
         name=name,
         hosts=(f"{name}.example.com",),
         ha=True,
-        static=tuple(("127.0.0.1", port) for port in ports),
+        static=tuple(StaticReplica("127.0.0.1", port) for port in ports),
         balance=Balance("random-two", "all"),
         gate=gate or Gate(),
         trusted_proxies=("10.0.0.0/8",),
@@ -156,7 +156,7 @@ def test_cookie_name_tells_instances_apart() -> None:
 
 
 def test_ipv6_replica_is_named_with_brackets(builder: TableBuilder) -> None:
-    instance = Instance(name="six", hosts=(), ha=False, static=(("::1", 1880),))
+    instance = Instance(name="six", hosts=(), ha=False, static=(StaticReplica("::1", 1880),))
     assert build(builder, make_config(instance)).instances[0].replicas[0].name == "[::1]:1880"
 
 

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from haproxy_py import counters
-from haproxy_py.config import Cluster, Config, Instance, InstancesFrom, KubernetesSelector, KubernetesService
+from haproxy_py.config import (
+    Cluster,
+    Config,
+    Instance,
+    InstancesFrom,
+    KubernetesSelector,
+    KubernetesService,
+    StaticReplica,
+)
 from haproxy_py.discovery import discovery as module
 from haproxy_py.discovery.api import Collection, Event
 from haproxy_py.discovery.discovery import NO_INSTANCE, Discovery
@@ -149,7 +157,9 @@ async def test_an_instance_of_a_service_waits_for_its_own_slices_only() -> None:
 
 async def test_more_replicas_than_there_are_counters_for_are_shared_out() -> None:
     def static(name: str, count: int) -> Instance:
-        return Instance(name, (name,), True, tuple((f"10.0.{n // 250}.{n % 250}", 1) for n in range(count)))
+        return Instance(
+            name, (name,), True, tuple(StaticReplica(f"10.0.{n // 250}.{n % 250}", 1) for n in range(count))
+        )
 
     config = Config((), (static("large", 1500), static("small", 10), static("middle", 1400)))
     follower = Follower(config)

@@ -122,7 +122,16 @@ async def test_status_tells_everything_of_a_replica(opened: Opened) -> None:
     assert (told["ready"], told["draining"], told["table_version"]) == (True, False, 7)
     assert told["uptime_seconds"] == 12.5
     assert told["workers"] == [
-        {"worker": 1, "pid": 101, "ready": True, "restarts": 0, "stalls": 0, "stalled_seconds": 0.0, "table_version": 7}
+        {
+            "worker": 1,
+            "pid": 101,
+            "ready": True,
+            "leaving": False,
+            "restarts": 0,
+            "stalls": 0,
+            "stalled_seconds": 0.0,
+            "table_version": 7,
+        }
     ]
     assert told["listeners"] == [{"scheme": "http", "host": "0.0.0.0", "port": 8080}]
     (instance,) = told["instances"]

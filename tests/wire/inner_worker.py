@@ -58,8 +58,10 @@ class InnerWorker:
         self._listener.setblocking(False)
         self._ours, theirs = socket.socketpair()
         self._ours.setblocking(False)
+        self._our_sockets, their_sockets = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._their_sockets = their_sockets
         memory = mmap.mmap(self._segment.fd, counters.SEGMENT_BYTES)
-        self._worker = Worker(asyncio.get_running_loop(), theirs, memory, max(log_fd, self._own_log_fd))
+        self._worker = Worker(asyncio.get_running_loop(), theirs, their_sockets, memory, max(log_fd, self._own_log_fd))
         self._task: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
         self._messages: list[Any] = []
@@ -88,28 +90,10 @@ class InnerWorker:
         loop.set_exception_handler(lambda loop, details: self._mistakes.append(details))
         self._task = loop.create_task(self._worker.run())
         self._listening = loop.create_task(self._listen())
-        host, port = self._listener.getsockname()
         self.table = self._build(self._instances)
-        await self._say(
-            channel.Start(
-                worker=1,
-                listeners=(
-                    channel.Listener(
-                        os.dup(self._listener.fileno()),
-                        "https" if self._certificate else "http",
-                        host,
-                        port,
-                        self._connections,
-                        self._certificate,
-                    ),
-                ),
-                table=self.table,
-                via="haproxy_py-test",
-                deadline=25.0,
-                access_log=self._has_log,
-            )
-        )
+        await self._say(channel.Start(1, self.table, "haproxy_py-test"))
         await eventually(lambda: any(isinstance(message, channel.Ready) for message in self._messages))
+        await self.listen(self.describe(), sockets=[self._listener])
         return self
 
     async def __aexit__(
@@ -127,6 +111,8 @@ class InnerWorker:
             self._listening.cancel()
             await asyncio.wait({self._listening})
             self._ours.close()
+            self._our_sockets.close()
+            self._their_sockets.close()
             self._listener.close()
             if self._own_log_fd >= 0:
                 os.close(self._own_log_fd)
@@ -166,10 +152,39 @@ class InnerWorker:
 
     async def renew(self, certificate: Certificate) -> None:
         """A new certificate; connections get it soon after."""
-        await self._say(channel.Renew(0, certificate))
+        self._certificate = certificate
+        await self.listen(self.describe())
 
-    async def drain(self, delay: float, deadline: float) -> None:
-        await self._say(channel.Drain(delay, deadline))
+    def describe(self, number: int = 1) -> channel.Listener:
+        """The listener that every test begins with."""
+        host, port = self._listener.getsockname()
+        scheme = "https" if self._certificate else "http"
+        return channel.Listener(number, scheme, host, port, self._connections, self._certificate)
+
+    async def listen(
+        self,
+        *listeners: channel.Listener,
+        sockets: Sequence[socket.socket] = (),
+        delay: float = 0.0,
+        deadline: float = 5.0,
+        surviving: Sequence[int] = (),
+    ) -> None:
+        """Accept on these and no others; `sockets` are of those that are new. Returns when it is so."""
+        channel.send_sockets(self._our_sockets, [sock.fileno() for sock in sockets])
+        await self._say(channel.Listen(listeners, self._has_log, delay, deadline, frozenset(surviving)))
+        await eventually(lambda: self._worker.listening == {listener.number for listener in listeners})
+
+    def copy_socket(self) -> socket.socket:
+        """The first listener's socket, as another process would have it."""
+        return self._listener.dup()
+
+    async def switch_log(self, on: bool) -> None:
+        self._has_log = on
+        await self.listen(self.describe())
+        await eventually(lambda: (self.context.log is not None) == on)
+
+    async def drain(self, delay: float, deadline: float, surviving: Sequence[int] = ()) -> None:
+        await self._say(channel.Drain(delay, deadline, not surviving, frozenset(surviving)))
         await eventually(lambda: self.context.draining)
 
     async def wait_ended(self) -> None:

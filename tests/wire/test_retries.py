@@ -237,7 +237,7 @@ async def test_replica_that_is_back_gets_one_exchange_first_and_then_its_share()
         port, url = gone.port, gone.url
     async with (
         ScriptedReplica(answer_each()) as other,
-        InnerWorker([url, other.url]) as worker,
+        InnerWorker([url, other.url], eject={"slow_start": "0"}) as worker,
         await worker.open() as client,
     ):
         assert await ask_both(worker, "GET") == [200, 200]

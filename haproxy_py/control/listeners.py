@@ -1,0 +1,237 @@
+"""The addresses that users connect to: their sockets, their certificates, and how they change while the proxy runs.
+
+- A listener is known by its address as configured. What else changes (certificate, limit of connections) is changed in place.
+- One that begins or ceases to end TLS becomes another listener on the same sockets: nobody who waits in a queue is lost.
+- A change is prepared first: everything that may fail is tried, and nothing has changed if it does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from haproxy_py import channel
+from haproxy_py.config import Listen
+from haproxy_py.control.certificates import CertificateFiles
+from haproxy_py.control.limits import share_connections
+from haproxy_py.control.sockets import bind_another, bind_workers, format_address, listen, steer
+from haproxy_py.ops.view import ListenerView
+
+Address = tuple[str, int, int]
+"""Host and port as configured, and which of those that say the same: port 0 may stand there more than once."""
+
+
+@dataclass(slots=True)
+class Listener:
+    """One address, opened."""
+
+    number: int  # names it to workers; never used again
+    listen: Listen
+    sockets: dict[int, socket.socket]  # by worker, in the order in which they began to listen
+    waiting: dict[int, socket.socket]  # of workers that have not joined: bound, not listening
+    files: CertificateFiles | None  # of a listener that ends TLS
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.files else "http"
+
+    @property
+    def port(self) -> int:
+        """The one that is open: the kernel's choice if 0 is configured."""
+        port: int = next(iter(self.sockets.values())).getsockname()[1]
+        return port
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{format_address(self.listen.host, self.port)}"
+
+    def view(self) -> ListenerView:
+        return ListenerView(self.scheme, self.listen.host, self.port)
+
+
+@dataclass(slots=True)
+class Change:
+    """What will be open; made by `Listeners.prepare`, and to be committed or cancelled."""
+
+    listeners: list[Listener] = field(default_factory=list)
+    added: list[Listener] = field(default_factory=list)
+    left: list[Listener] = field(default_factory=list)
+    surviving: frozenset[int] = frozenset()  # numbers of those left whose sockets another listener has now
+    further: list[tuple[Listener, int, socket.socket]] = field(default_factory=list)  # for workers that will join
+    _fresh: list[socket.socket] = field(default_factory=list)
+
+    @property
+    def ports(self) -> frozenset[int]:
+        return frozenset(listener.port for listener in self.listeners)
+
+    def cancel(self) -> None:
+        """Close what was opened for it."""
+        for sock in self._fresh:
+            sock.close()
+
+    def keep(self, *sockets: socket.socket) -> None:
+        """Close these if the change is cancelled."""
+        self._fresh += sockets
+
+
+class Listeners:
+    """The listeners that are open now."""
+
+    def __init__(self, source: str | None) -> None:
+        """`source`: the configuration file; relative paths of certificates count from its folder."""
+        self._folder = Path(source).parent if source else Path()
+        self._open: list[Listener] = []
+        self._numbers = itertools.count(1)
+
+    def __iter__(self) -> Iterator[Listener]:
+        return iter(self._open)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def ports(self) -> frozenset[int]:
+        return frozenset(listener.port for listener in self._open)
+
+    def prepare(
+        self, wanted: Sequence[Listen], workers: Sequence[int], joining: Sequence[int] = (), more: Sequence[int] = ()
+    ) -> Change:
+        """Open what is new: for `workers`; for those that are `joining`; and sockets of all listeners for `more` of them.
+
+        Changes nothing that is open, so it may run beside the loop. Raises BindError or CertificateError, and then nothing
+        stays open.
+        """
+        change = Change()
+        try:
+            self._prepare(change, wanted, workers, joining, more)
+        except BaseException:
+            change.cancel()
+            raise
+        return change
+
+    def _prepare(
+        self,
+        change: Change,
+        wanted: Sequence[Listen],
+        workers: Sequence[int],
+        joining: Sequence[int],
+        more: Sequence[int],
+    ) -> None:
+        now = _by_address([listener.listen for listener in self._open])
+        left = dict(zip(now, self._open, strict=True))
+        surviving = set()
+        for index, (address, one) in enumerate(_by_address(wanted).items()):
+            setting = f"listen[{index}]"
+            before = left.pop(address, None)
+            if before is None:
+                listener = self._open_new(change, setting, one, workers)
+            elif before.listen == one:
+                listener = before
+            elif bool(before.listen.tls) == bool(one.tls):
+                files = before.files if before.listen.tls == one.tls else self._read_files(setting, one)
+                listener = Listener(before.number, one, before.sockets, before.waiting, files)
+            else:
+                files = self._read_files(setting, one)
+                listener = Listener(next(self._numbers), one, before.sockets, before.waiting, files)
+                change.left.append(before)
+                surviving.add(before.number)
+                change.added.append(listener)
+            change.listeners.append(listener)
+            if listener.files is not None:
+                listener.files.setting = f"{setting}.tls"
+            for worker in [*more, *(joining if before is None else ())]:
+                sock = bind_another(next(iter(listener.sockets.values())), f"{setting}.address")
+                change.keep(sock)
+                change.further.append((listener, worker, sock))
+        change.left += left.values()
+        change.surviving = frozenset(surviving)
+
+    def _open_new(self, change: Change, setting: str, one: Listen, workers: Sequence[int]) -> Listener:
+        files = self._read_files(setting, one)
+        beside_own = one.port in self.ports
+        sockets = bind_workers(one.host, one.port, len(workers), f"{setting}.address", beside_own=beside_own)
+        change.keep(*sockets)
+        listener = Listener(next(self._numbers), one, dict(zip(workers, sockets, strict=True)), {}, files)
+        change.added.append(listener)
+        return listener
+
+    def _read_files(self, setting: str, one: Listen) -> CertificateFiles | None:
+        if one.tls is None:
+            return None
+        files = CertificateFiles(f"{setting}.tls", one.tls, self._folder)
+        files.read()
+        return files
+
+    def commit(self, change: Change) -> None:
+        """From now on what was prepared is what is open. Those that are left stay open until `close_left`."""
+        self._open = change.listeners
+        for listener, worker, sock in change.further:
+            listener.waiting[worker] = sock
+
+    def close_left(self, change: Change) -> None:
+        """Give up the sockets of those that are left; workers have their own copies until nobody waits there."""
+        for listener in change.left:
+            if listener.number not in change.surviving:
+                _close(listener)
+
+    def join(self, worker: int) -> None:
+        """Have the kernel queue connections for a worker from now on. Raises BindError."""
+        for index, listener in enumerate(self._open):
+            if sock := listener.waiting.get(worker):
+                listen(sock, f"listen[{index}].address")
+                listener.sockets[worker] = listener.waiting.pop(worker)
+                steer(sock, len(listener.sockets))
+
+    def part(self, workers: int) -> None:
+        """Have the kernel queue no new connections for so many workers, those that joined last."""
+        for listener in self._open if workers else ():
+            steer(next(iter(listener.sockets.values())), len(listener.sockets) - workers)
+
+    def close(self, workers: Sequence[int]) -> None:
+        """Give up the sockets of these workers."""
+        for listener in self._open:
+            for worker in workers:
+                for sockets in (listener.sockets, listener.waiting):
+                    if sock := sockets.pop(worker, None):
+                        sock.close()
+
+    def close_all(self) -> None:
+        """Give up everything."""
+        for listener in self._open:
+            _close(listener)
+        self._open = []
+
+    def describe(self, file_limit: int, workers: int) -> tuple[channel.Listener, ...]:
+        """What each of so many workers is told; `file_limit`: files that it may open."""
+        return tuple(
+            channel.Listener(
+                listener.number,
+                listener.scheme,
+                listener.listen.host,
+                listener.port,
+                share_connections(listener.listen.connections, file_limit, len(self._open), workers),
+                listener.files.found if listener.files else None,
+            )
+            for listener in self._open
+        )
+
+    def list_fds(self, worker: int) -> Mapping[int, int]:
+        """The sockets of one worker, by the number of their listener."""
+        return {
+            listener.number: listener.sockets[worker].fileno() for listener in self._open if worker in listener.sockets
+        }
+
+
+def _by_address(listens: Sequence[Listen]) -> dict[Address, Listen]:
+    found: dict[Address, Listen] = {}
+    for one in listens:
+        turn = sum((host, port) == (one.host, one.port) for host, port, _ in found)
+        found[one.host, one.port, turn] = one
+    return found
+
+
+def _close(listener: Listener) -> None:
+    for sock in (*listener.sockets.values(), *listener.waiting.values()):
+        sock.close()
