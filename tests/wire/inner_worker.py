@@ -122,7 +122,7 @@ class InnerWorker:
             assert not [notice for notice in self.notices if notice.level == "error"]
 
     async def settle(self) -> None:
-        """Wait until no exchange, no tunnel and no attempt to connect is left: every test ends like that."""
+        """Wait until no exchange, no tunnel, no attempt to connect and nobody in a queue is left: every test ends like that."""
         context = self.context
         if context is None:
             return
@@ -132,6 +132,7 @@ class InnerWorker:
             await eventually(
                 lambda: (
                     not context.dials
+                    and not any(self._cell(counters.instance_at(slot) + counters.INSTANCE_QUEUED) for slot in range(16))
                     and not any(self._cell(counters.replica_at(slot) + gauge) for slot in range(16) for gauge in busy)
                 )
             )

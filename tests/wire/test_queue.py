@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from pathlib import Path
 from typing import Any
 
@@ -506,3 +508,79 @@ async def test_overload_costs_only_what_is_beyond_the_bounds() -> None:
         assert first.accepted + second.accepted <= 8
         assert count_served(worker) > 200
         assert count_queued(worker) == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_happens_meanwhile_nothing_is_left_over(seed: int) -> None:
+    """Clients that leave at any point, replicas that are slow, cut or garble their answers, and tables that change."""
+    chance = random.Random(seed)
+
+    async def behave(wire: Wire, number: int) -> None:
+        while True:
+            head = await wire.reader.readuntil(b"\r\n\r\n")
+            await wire.reader.readexactly(int(get_field(head, "Content-Length") or 0))
+            await asyncio.sleep(chance.random() * 0.03)
+            way = chance.randrange(12)
+            if way == 0:
+                return
+            if way == 1:
+                wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+                wire.reset()
+                return
+            if way == 2:
+                wire.send(b"nonsense\r\n\r\n")
+                return
+            wire.send(OK)
+
+    async with contextlib.AsyncExitStack() as stack:
+        urls = [(await stack.enter_async_context(ScriptedReplica(behave))).url for _ in range(4)]
+        urls.append(f"http://127.0.0.1:{find_free_ports(1)[0]}")
+        settings: dict[str, Any] = {
+            "limits": {"exchanges": 2, "queue": 12},
+            "timeouts": {"queue": "200ms", "linger": "100ms"},
+            "eject": {"first": "100ms", "longest": "200ms", "slow_start": "500ms"},
+            "balance": {"affinity": "all", "policy": ["round-robin", "least-connections", "random-two"][seed]},
+        }
+        worker = await stack.enter_async_context(InnerWorker(urls[:2], **settings))
+        end = asyncio.get_running_loop().time() + 1.5
+
+        async def come_and_go() -> None:
+            while asyncio.get_running_loop().time() < end:
+                client = await worker.open()
+                for _ in range(chance.randrange(1, 4)):
+                    body = bytes(chance.choice((0, 0, 10, 90_000)))
+                    method = chance.choice(("GET", "POST", "PUT"))
+                    request = (
+                        f"{method} /x HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+                    )
+                    request = request[: chance.choice((len(request), len(request), len(request) // 2))]
+                    if client.writer.is_closing():
+                        break
+                    client.send(request + chance.choice((b"", b"", ask_for("ahead"))))
+                    try:
+                        async with asyncio.timeout(chance.choice((0.005, 0.05, 0.5))):
+                            await client.read_answer()
+                    except TimeoutError:
+                        pass
+                    except (OSError, asyncio.IncompleteReadError):
+                        break
+                if chance.random() < 0.5:
+                    client.reset()
+                await client.close()
+
+        async def change_tables() -> None:
+            while asyncio.get_running_loop().time() < end:
+                await asyncio.sleep(0.1)
+                some = chance.sample(urls, chance.randrange(1, len(urls) + 1))
+                entry = describe_instance([], **settings)
+                entry["replicas"] = {"static": [{"url": url, "weight": chance.randrange(1, 4)} for url in some]}
+                if chance.random() < 0.2:
+                    entry["name"] = "another"
+                await worker.publish(entry)
+
+        await asyncio.gather(change_tables(), *(come_and_go() for _ in range(30)))
+        await worker.publish(describe_instance(urls[:2], **settings))
+        await eventually(lambda: worker.count_worker(counters.WORKER_CLIENT_CONNECTIONS) == 0)
+        assert count_served(worker) > 0
+        for slot in range(1, 4):
+            assert count_queued(worker, slot) == 0
