@@ -87,7 +87,7 @@ class Gate:
 class Health:
     """How a replica is checked. Durations in seconds; from `path` on: of `type: http` only."""
 
-    type: str = "auto"  # auto: tcp for static replicas, off for those of Kubernetes | tcp | http | off
+    type: str = "auto"  # auto: off for replicas of Kubernetes, else tcp | tcp | http | off
     interval: float = 2.0  # between two checks of a replica, times 0.8 to 1.2 at random
     timeout: float = 1.0  # of one check
     rise: int = 1  # checks in a row that succeed until an unhealthy replica is healthy
@@ -126,6 +126,17 @@ class KubernetesService:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsName:
+    """A name in the DNS that stands for the replicas."""
+
+    name: str  # lower-case; with a dot at the end it is never completed by a search domain
+    port: int = 0  # 0: the name has SRV records, which say the port
+    interval: float = 5.0  # seconds until it is asked for again; sooner if its TTL is shorter
+    family: str = "ipv4"  # ipv4 | ipv6: the addresses to ask for
+    servers: tuple[tuple[str, int], ...] = ()  # address, port of name servers; empty: those of /etc/resolv.conf
+
+
+@dataclass(frozen=True, slots=True)
 class KubernetesSelector:
     """The Services that each become an instance."""
 
@@ -145,12 +156,13 @@ class StaticReplica:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """Its replicas are either `static` or the endpoints of `kubernetes`."""
+    """Its replicas are either `static`, or what `dns` stands for, or the endpoints of `kubernetes`."""
 
     name: str
     hosts: tuple[str, ...]  # lower-case; empty: any host
     ha: bool | None  # None: auto, from an annotation of the Service
     static: tuple[StaticReplica, ...] = ()
+    dns: DnsName | None = None
     kubernetes: KubernetesService | None = None
     balance: Balance = field(default_factory=Balance)
     gate: Gate = field(default_factory=Gate)

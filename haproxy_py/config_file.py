@@ -16,6 +16,7 @@ from haproxy_py import counters
 from haproxy_py.config import (
     Balance,
     Config,
+    DnsName,
     Drain,
     Eject,
     Gate,
@@ -32,6 +33,7 @@ from haproxy_py.config import (
     Tls,
     Watchdog,
 )
+from haproxy_py.config_dns import read_dns
 from haproxy_py.config_error import ConfigError, Place, Problem, Problems
 from haproxy_py.config_health import read_health
 from haproxy_py.config_kubernetes import read_selector, read_service
@@ -87,7 +89,6 @@ HEAD_SCRATCH = 96 * KIB
 """The data path rewrites heads in a buffer of this size: the maxima of request_line and request_head fit together."""
 
 # What a later version will read, with what to do until then.
-_LATER_REPLICAS = {"dns": 'list the replicas under "static" or name a Service under "kubernetes"'}
 _LATER_MODES = {"strict": 'write "deny", and name further paths under gate.deny'}
 
 
@@ -344,7 +345,7 @@ def _read_ops(addresses: _Addresses) -> Reader[Ops]:
     return read
 
 
-_Replicas = tuple[StaticReplica, ...] | KubernetesService
+_Replicas = tuple[StaticReplica, ...] | DnsName | KubernetesService
 
 
 def _read_static(addresses: _Addresses) -> Reader[StaticReplica]:
@@ -368,8 +369,8 @@ def _read_static(addresses: _Addresses) -> Reader[StaticReplica]:
 def _read_replicas(addresses: _Addresses) -> Reader[_Replicas]:
     def read(node: Node, problems: Problems) -> _Replicas | None:
         static = list_of(_read_static(addresses), MAX_INSTANCE_REPLICAS)
-        readers: dict[str, Reader[Any]] = {"static": static, "kubernetes": read_service}
-        found = read_keys(node, readers, problems, later=_LATER_REPLICAS)
+        readers: dict[str, Reader[Any]] = {"static": static, "dns": read_dns, "kubernetes": read_service}
+        found = read_keys(node, readers, problems)
         if isinstance(node, Mapping):
             sources = [key for key in ("static", "dns", "kubernetes") if key in node.values]
             if len(sources) != 1:
@@ -379,7 +380,7 @@ def _read_replicas(addresses: _Addresses) -> Reader[_Replicas]:
             problems.add(
                 node.place, "every replica has weight 0: at least one must have more, or nothing gets new clients"
             )
-        return found.get("static") or found.get("kubernetes")
+        return found.get("static") or found.get("dns") or found.get("kubernetes")
 
     return read
 
@@ -413,7 +414,8 @@ def _read_instances(addresses: _Addresses) -> Reader[tuple[Instance, ...]]:
             name=found.pop("name", ""),
             hosts=found.pop("hosts", ()),
             ha=None if ha == "auto" else ha,
-            static=() if isinstance(replicas, KubernetesService) else replicas,
+            static=replicas if isinstance(replicas, tuple) else (),
+            dns=replicas if isinstance(replicas, DnsName) else None,
             kubernetes=service,
             **found,
         )

@@ -191,6 +191,11 @@ class Farewell:
         self._every = LOOK_AROUND
         self._next = now
 
+    def leave_sockets(self, surviving: frozenset[int], now: float) -> None:
+        """Others accept from these sockets from now on; nobody is accepted here any more."""
+        self._surviving = surviving
+        self._accept_ends = min(self._accept_ends, now)
+
     def of_everything(self) -> Farewell:
         """Say farewell to every connection, however it came in."""
         self._entrances = None

@@ -200,8 +200,10 @@ class Worker:
         if self.context is None:
             self._finished.set()
             return
-        if self._drain is not None:
-            return  # control is gone while draining: the deadline stays
+        if self._drain is not None:  # a second signal, or control is gone: the deadline stays
+            if drain.surviving:
+                self._drain.leave_sockets(drain.surviving, self._clock.now)
+            return
         self.context.draining = True
         now = self._clock.now
         farewell = Farewell(

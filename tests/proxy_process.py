@@ -97,6 +97,11 @@ class ProxyProcess:
         return self._running().pid
 
     @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The control process, while it runs; `kill` ends it, if it still does."""
+        return self._running()
+
+    @property
     def log(self) -> str:
         """All that the proxy wrote to its standard output and error so far."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""

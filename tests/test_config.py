@@ -13,6 +13,7 @@ from haproxy_py.config import (
     Balance,
     Cluster,
     Config,
+    DnsName,
     Drain,
     Eject,
     Gate,
@@ -36,8 +37,6 @@ from haproxy_py.config_file import ConfigError, from_flags, load, parse
 
 EXAMPLE = Path(__file__).parents[1] / "config" / "example.yaml"
 KUBERNETES_EXAMPLE = EXAMPLE.with_name("example-kubernetes.yaml")
-
-LATER = ("dns",)
 
 
 def write(
@@ -148,14 +147,6 @@ def test_the_example_has_exactly_one_comment_for_each_key(example: Path) -> None
     key_line = re.compile(r"\s*(- )?(# )?[a-z_]+:( \S.*?)?  # \S[^#]*")
     lines = [line for line in example.read_text().splitlines() if line and not line.startswith("# ")]
     assert [line for line in lines if not key_line.fullmatch(line)] == []
-
-
-@pytest.mark.parametrize("key", LATER)
-def test_the_example_shows_what_is_not_available_yet_commented_out(key: str) -> None:
-    (line,) = [line for line in EXAMPLE.read_text().splitlines() if line.strip().startswith(f"# {key}:")]
-    assert "not available yet" in line
-    uncommented = EXAMPLE.read_text().replace(line, line.replace("# ", "", 1))
-    assert any(f"{key}: not available yet" in error for error in find_errors(uncommented))
 
 
 def test_the_kubernetes_example_holds_the_defaults_of_the_model() -> None:
@@ -1061,6 +1052,55 @@ def test_wrong_health(keys: str, expected: str) -> None:
     assert expected in find_error(write(instance=f"health: {{{keys}}}"))
 
 
+# --- DNS ---
+
+
+def read_dns(text: str) -> DnsName | None:
+    return read_one(write(replicas=f"dns: {{{text}}}")).dns
+
+
+def test_a_name_in_the_dns_is_read() -> None:
+    assert read_dns("name: NR.Example.com., port: 1880") == DnsName("nr.example.com.", 1880)
+    assert read_dns("name: _http._tcp.nr") == DnsName("_http._tcp.nr")
+    assert read_dns(
+        "name: nr, interval: 30s, family: ipv6, servers: [10.0.0.10, '127.0.0.1:8600', '[::1]:53']"
+    ) == DnsName("nr", 0, 30.0, "ipv6", (("10.0.0.10", 53), ("127.0.0.1", 8600), ("::1", 53)))
+    found = read_one(write(replicas="dns: {name: nr}"))
+    assert (found.static, found.kubernetes) == ((), None)
+    assert found.health.choose_type(is_kubernetes=False) == "tcp"
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("", 'key "name" is missing'),
+        ("port: 1880", 'key "name" is missing'),
+        ("name: 10.0.0.1", 'list it under "static"'),
+        ("name: '::1'", 'list it under "static"'),
+        ("name: 'a b'", "expected a name like"),
+        ("name: a..b", "expected a name like"),
+        ("name: 'http://a'", "expected a name like"),
+        (f"name: {'a' * 64}", "expected a name like"),
+        (f"name: {'a.' * 127}", "expected a name like"),
+        ("name: _http._tcp.a, port: 1880", "say the port themselves: remove port"),
+        ("name: a, port: 2880", "management port"),
+        ("name: a, port: 0", "outside 1 to 65535"),
+        ("name: a, interval: 500ms", "outside 1s to 24h"),
+        ("name: a, family: ip", "expected ipv4 or ipv6"),
+        ("name: a, servers: [ns.example.com]", "expected an IP address"),
+        ("name: a, servers: ['10.0.0.1:0']", "expected a port from 1 to 65535"),
+        ("name: a, servers: [10.0.0.1, 10.0.0.1]", "already there"),
+        ("name: a, servers: [10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.4]", "at most 3"),
+    ],
+)
+def test_wrong_dns(keys: str, expected: str) -> None:
+    assert expected in find_error(write(replicas=f"dns: {{{keys}}}"))
+
+
+def test_dns_says_nothing_of_the_mode() -> None:
+    assert "needs replicas.kubernetes" in find_error(write(ha="auto", replicas="dns: {name: a}"))
+
+
 # --- TLS ---
 
 
@@ -1099,15 +1139,8 @@ def test_token_file_needs_a_name() -> None:
 # --- what is not available yet ---
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        write(replicas="dns: {name: a, port: 1880}"),
-        write(instance="gate: {mode: strict}"),
-    ],
-)
-def test_what_only_a_later_version_reads_is_refused_and_not_ignored(text: str) -> None:
-    assert re.search(r"not available yet: \w+", find_error(text))
+def test_what_only_a_later_version_reads_is_refused_and_not_ignored() -> None:
+    assert re.search(r"not available yet: \w+", find_error(write(instance="gate: {mode: strict}")))
 
 
 # --- flags ---

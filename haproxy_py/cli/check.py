@@ -83,6 +83,11 @@ def _summarize_instance(instance: Instance) -> str:
 
 
 def _summarize_replicas(instance: Instance) -> str:
+    name = instance.dns
+    if name is not None:
+        kind = "A" if name.family == "ipv4" else "AAAA"
+        records = f"its {kind} records at port {name.port}" if name.port else "its SRV records"
+        return f"what {name.name} stands for in the DNS ({records})"
     service = instance.kubernetes
     if service is not None:
         port = f"port {service.port}" if service.port else "the only port"

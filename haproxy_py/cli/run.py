@@ -25,6 +25,7 @@ signals:
 examples:
   haproxy-py run --config haproxy.yaml
   haproxy-py run --listen 0.0.0.0:8080 --replica http://127.0.0.1:1880 --replica http://127.0.0.1:1881 --ha
+  haproxy-py run --config haproxy.yaml --takeover    instead of the one that runs, which drains and ends
   haproxy-py run --listen '[::1]:8080' --replica 'http://[::1]:1880' --ops 127.0.0.1:9091 --workers 2
 """
 
@@ -37,7 +38,8 @@ def add_parser(subparsers: Subparsers) -> None:
         description=DESCRIPTION,
         epilog=EXAMPLES,
         usage="%(prog)s --config FILE\n"
-        "       %(prog)s --listen HOST:PORT --replica URL [--replica URL ...] [--ha] [--ops HOST:PORT] [--workers N]",
+        "       %(prog)s --listen HOST:PORT --replica URL [--replica URL ...] [--ha] [--ops HOST:PORT] [--workers N]\n"
+        "       either with --takeover, to replace the proxy that runs",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -55,6 +57,12 @@ def add_parser(subparsers: Subparsers) -> None:
         "--ops", metavar="HOST:PORT", help="where metrics, probes and status are (default: 127.0.0.1:9090)"
     )
     parser.add_argument("--workers", metavar="N", help="processes that carry traffic (default: the CPUs it may use)")
+    parser.add_argument(
+        "--takeover",
+        action="store_true",
+        help="take the listening sockets of the proxy that runs with the same ops.address, which then drains and ends: no "
+        "connection is refused; without one, start as ever",
+    )
     parser.set_defaults(command=run, parser=parser)
 
 
@@ -68,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     from haproxy_py.control.supervisor import supervise
 
-    return supervise(config, args.config)
+    return supervise(config, args.config, takeover=args.takeover)
 
 
 def _check_usage(args: argparse.Namespace) -> None:

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from haproxy_py import channel
 from haproxy_py.config import Listen
 from haproxy_py.control.certificates import CertificateFiles
 from haproxy_py.control.limits import share_connections
-from haproxy_py.control.sockets import bind_another, bind_workers, format_address, listen, steer
+from haproxy_py.control.sockets import admit_all, bind_another, bind_workers, format_address, listen, steer
+from haproxy_py.control.takeover import Offer
 from haproxy_py.ops.view import ListenerView
+
+One = TypeVar("One", Listen, Offer)
 
 Address = tuple[str, int, int]
 """Host and port as configured, and which of those that say the same: port 0 may stand there more than once."""
@@ -59,6 +63,7 @@ class Change:
     added: list[Listener] = field(default_factory=list)
     left: list[Listener] = field(default_factory=list)
     surviving: frozenset[int] = frozenset()  # numbers of those left whose sockets another listener has now
+    inherited: dict[Address, Listener] = field(default_factory=dict)  # on sockets of another process
     further: list[tuple[Listener, int, socket.socket]] = field(default_factory=list)  # for workers that will join
     _fresh: list[socket.socket] = field(default_factory=list)
 
@@ -68,8 +73,7 @@ class Change:
 
     def cancel(self) -> None:
         """Close what was opened for it."""
-        for sock in self._fresh:
-            sock.close()
+        _close(self._fresh)
 
     def keep(self, *sockets: socket.socket) -> None:
         """Close these if the change is cancelled."""
@@ -94,6 +98,68 @@ class Listeners:
     @property
     def ports(self) -> frozenset[int]:
         return frozenset(listener.port for listener in self._open)
+
+    def inherit(self, wanted: Sequence[Listen], workers: Sequence[int], offers: Sequence[Offer]) -> Change:
+        """As `prepare` at the start, on sockets of another process as far as there are any.
+
+        Workers for whom there are none join when all can accept; until then nobody waits for them. Raises BindError or
+        CertificateError.
+        """
+        change = Change()
+        found = dict(zip(_by_address(offers), offers, strict=True))
+        try:
+            for index, (address, one) in enumerate(_by_address(wanted).items()):
+                setting = f"listen[{index}]"
+                if offer := found.pop(address, None):
+                    files = self._read_files(setting, one)
+                    sockets = dict(zip(workers, offer.sockets, strict=False))
+                    listener = Listener(next(self._numbers), one, sockets, {}, files)
+                    for worker in workers[len(sockets) :]:
+                        sock = bind_another(offer.sockets[0], f"{setting}.address")
+                        change.keep(sock)
+                        change.further.append((listener, worker, sock))
+                    change.inherited[address] = listener
+                    change.added.append(listener)
+                    _close(offer.sockets[len(sockets) :])
+                else:
+                    listener = self._open_new(change, setting, one, workers)
+                change.listeners.append(listener)
+        except BaseException:
+            change.cancel()
+            raise
+        for offer in found.values():
+            _close(offer.sockets)
+        return change
+
+    def take(self, change: Change, workers: Sequence[int], offers: Sequence[Offer]) -> list[int]:
+        """Workers accept now: how many sockets of each offer were taken, which are all that get new connections now."""
+        taken = {address: len(listener.sockets) for address, listener in change.inherited.items()}
+        for worker in workers:
+            self.join(worker)
+        for listener in change.inherited.values():
+            steer(next(iter(listener.sockets.values())), len(listener.sockets))
+        return [taken.get(address, 0) for address in _by_address(offers)]
+
+    def admit_all(self) -> None:
+        """Whoever gave these sockets away may have ended before it knew, and told the kernel to let nobody begin to connect."""
+        for listener in self._open:
+            for sock in listener.sockets.values():
+                admit_all(sock)
+
+    def offer(self) -> list[Offer]:
+        """Everything that another process can take."""
+        return [
+            Offer(listener.listen.host, listener.listen.port, tuple(listener.sockets.values()))
+            for listener in self._open
+        ]
+
+    def list_surviving(self, worker: int, taken: Sequence[int]) -> frozenset[int]:
+        """The numbers of the listeners whose socket of this worker is among those that were taken, in the order of `offer`."""
+        return frozenset(
+            listener.number
+            for listener, count in zip(self._open, taken, strict=False)
+            if worker in list(listener.sockets)[:count]
+        )
 
     def prepare(
         self, wanted: Sequence[Listen], workers: Sequence[int], joining: Sequence[int] = (), more: Sequence[int] = ()
@@ -174,7 +240,7 @@ class Listeners:
         """Give up the sockets of those that are left; workers have their own copies until nobody waits there."""
         for listener in change.left:
             if listener.number not in change.surviving:
-                _close(listener)
+                _close((*listener.sockets.values(), *listener.waiting.values()))
 
     def join(self, worker: int) -> None:
         """Have the kernel queue connections for a worker from now on. Raises BindError."""
@@ -200,7 +266,7 @@ class Listeners:
     def close_all(self) -> None:
         """Give up everything."""
         for listener in self._open:
-            _close(listener)
+            _close((*listener.sockets.values(), *listener.waiting.values()))
         self._open = []
 
     def describe(self, file_limit: int, workers: int) -> tuple[channel.Listener, ...]:
@@ -224,14 +290,14 @@ class Listeners:
         }
 
 
-def _by_address(listens: Sequence[Listen]) -> dict[Address, Listen]:
-    found: dict[Address, Listen] = {}
-    for one in listens:
+def _by_address(some: Sequence[One]) -> dict[Address, One]:
+    found: dict[Address, One] = {}
+    for one in some:
         turn = sum((host, port) == (one.host, one.port) for host, port, _ in found)
         found[one.host, one.port, turn] = one
     return found
 
 
-def _close(listener: Listener) -> None:
-    for sock in (*listener.sockets.values(), *listener.waiting.values()):
+def _close(sockets: Iterable[socket.socket]) -> None:
+    for sock in sockets:
         sock.close()

@@ -101,6 +101,7 @@ class Routing:
                 "answered 503. Make another one ready first, or insist (--force, ?force=true)",
             )
         if not chosen.drained:
+            self._follow_word(self._drains.order((instance, chosen.name)))
             self._log.info(
                 f"instance {instance}: replica {chosen.name} ({chosen.id}) is drained by an operator: it gets no new "
                 f"requests, its tunnels are closed within {self._config.drain.deadline:g} s. Back with: "
@@ -108,15 +109,14 @@ class Routing:
             )
             if ready == [chosen]:
                 self._log.warning(f"instance {instance}: no replica is ready any more")
-            self._follow_word(self._drains.order((instance, chosen.name)))
         return self._find(instance, chosen.name)[1]
 
     def undrain(self, instance: str, replica: str) -> ReplicaEntry:
         """Take back what `drain` said; harmless where it said nothing. Raises RefusedError."""
         _, chosen = self._find(instance, replica)
         if chosen.drained:
-            self._log.info(f"instance {instance}: replica {chosen.name} ({chosen.id}) is no longer drained")
             self._follow_word(self._drains.take_back((instance, chosen.name)))
+            self._log.info(f"instance {instance}: replica {chosen.name} ({chosen.id}) is no longer drained")
         return self._find(instance, chosen.name)[1]
 
     def note_applied(self, versions: Sequence[int]) -> None:

@@ -19,6 +19,7 @@ import struct
 BACKLOG = 4096
 """Connections waiting to be accepted, per socket. The kernel lowers it to net.core.somaxconn, whose default this is."""
 
+_SO_DETACH_FILTER = 27
 _SO_ATTACH_REUSEPORT_CBPF = 51  # linux/asm-generic/socket.h
 _RANDOM_NUMBER = 0xFFFFF000 + 56  # linux/filter.h: SKF_AD_OFF + SKF_AD_RANDOM
 
@@ -82,6 +83,12 @@ def steer(sock: socket.socket, first: int) -> None:
     address, size = program.buffer_info()
     with contextlib.suppress(OSError):  # a kernel without it
         sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, struct.pack("HL", size // 8, address))
+
+
+def admit_all(sock: socket.socket) -> None:
+    """Take away the filter with which a worker that stops has let nobody new begin to connect."""
+    with contextlib.suppress(OSError):  # there is none
+        sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
 def bind_alone(host: str, port: int, setting: str) -> socket.socket:

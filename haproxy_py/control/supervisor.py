@@ -14,7 +14,7 @@ import socket
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import uvloop
@@ -32,6 +32,7 @@ from haproxy_py.control.reload import Reloader, ReloadError
 from haproxy_py.control.routing import Routing
 from haproxy_py.control.sockets import BindError, bind_alone, format_address, is_of_this_machine
 from haproxy_py.control.tables import TableBuilder, TableError
+from haproxy_py.control.takeover import ANSWER_WITHIN, READY_WITHIN, Handover, Heir, Offer, TakeoverError, ask
 from haproxy_py.control.token import SHORT, TokenError, TokenFile, find_token_file
 from haproxy_py.control.workers import Worker, WorkerFailedError
 from haproxy_py.ops.port import OpsPort
@@ -41,17 +42,25 @@ from haproxy_py.table import ReplicaEntry
 CLOSE_AFTER = 1.0
 """Seconds after which a listening socket that is given up is closed here; until then workers accept who waits there."""
 
+NEWS_WITHIN = 1.0
+"""Seconds after which a process that takes over looks again whether it is ready, if nothing has told it to."""
+
+CLEAR_TIMES = 60
+"""Seconds for which sockets are kept free of what the workers of a process that is gone may do to them."""
+
 KILL_AFTER_STOP = 1.0
 """Seconds that a worker has after `Stop`."""
 
 
-def supervise(config: Config, source: str | None) -> int:
+def supervise(config: Config, source: str | None, *, takeover: bool = False) -> int:
     """Run the proxy until a signal ends it. The exit status: 0 ended by a signal, 1 could not start.
+
+    `takeover`: on the sockets of a proxy that runs with the same address of the operators' port, if there is one.
 
     `source` is the file that is read again; None if the configuration came from elsewhere. Blocks. Must be called
     on the main thread, because it owns the signals.
     """
-    supervisor = Supervisor(config, source)
+    supervisor = Supervisor(config, source, takeover=takeover)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(supervisor.run())
@@ -59,10 +68,20 @@ def supervise(config: Config, source: str | None) -> int:
         supervisor.release()  # only now: a thread of the loop may have been reading the counters
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the drain goes on; loop times."""
+
+    idle_ends: float  # connections without a request end, and nobody new is accepted
+    closes: float  # the ports are closed here
+    deadline: float
+    taken: Sequence[int] | None = None  # by another process, which accepts there: so many sockets of each listener
+
+
 class Supervisor:
     """The life of one proxy."""
 
-    def __init__(self, config: Config, source: str | None) -> None:
+    def __init__(self, config: Config, source: str | None, *, takeover: bool = False) -> None:
         self._config = config
         self._source = source
         self._log = Log(config.log.level)
@@ -77,10 +96,17 @@ class Supervisor:
         self._port = OpsPort(self, self._log.say)
         self._ops_port = 0
         self._token_file: TokenFile | None = None  # None: calls that change something are off
-        self._drain_times: tuple[float, float] | None = None  # once draining: loop times of accept stop and deadline
+        self._ending: Ending | None = None  # once draining
         self._leaving = asyncio.Event()
         self._aborting = asyncio.Event()
+        self._changing = asyncio.Lock()  # held while what is open changes, or is about to be taken over
         self._reloader = Reloader(config, source, self._apply, self._log)
+        self._handover = Handover(self, self._log)
+        self._takes_over = takeover
+        self._heir: Heir | None = None  # until this process accepts: what it got of the one that runs
+        self._inherited = Change()
+        self._side_tasks: list[asyncio.Task[None]] = []
+        self._news = asyncio.Event()  # a worker has become ready, or has put a table into force
 
     async def run(self) -> int:
         """From the first port to the last. The exit status."""
@@ -90,7 +116,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._obey_end, number)
         loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
-        tasks: list[asyncio.Task[None]] = []
+        tasks = self._side_tasks
         try:
             await self._open()
             tasks += [
@@ -100,13 +126,14 @@ class Supervisor:
                 asyncio.create_task(self._watch_token()),
             ]
             return await self._serve()
-        except (BindError, CertificateError, TableError, TokenError, WorkerFailedError) as error:
+        except (BindError, CertificateError, TableError, TakeoverError, TokenError, WorkerFailedError) as error:
             self._log.error(f"{error}; haproxy_py ends")
             return 1
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._handover.close()
             await self._routing.close()
             await self._port.close()
             self._listeners.close_all()
@@ -124,16 +151,38 @@ class Supervisor:
         self._use_token(*await self._read_token(self._config))
         self._routing.build_first()
         self._file_limit = raise_file_limit()
-        self._listeners.commit(self._listeners.prepare(self._config.listen, workers))
-        ops = bind_alone(self._config.ops.host, self._config.ops.port, "ops.address")
+        ops = await self._get_sockets(workers)
         self._ops_port = ops.getsockname()[1]
         self._own_ports = self._listeners.ports | {self._ops_port}
         self._routing.follow()
-        await self._port.open(ops)
+        self._ops_socket = ops
         self._crew.fill(self)
+        if self._heir is None:
+            await self._show()
+
+    async def _get_sockets(self, workers: Sequence[int]) -> socket.socket:
+        """Open every listener, or take it over; the socket of the operators' port."""
+        wanted, ops = self._config.listen, self._config.ops
+        if self._takes_over:
+            self._heir = await asyncio.to_thread(ask, ops.host, ops.port)
+            if self._heir is not None:
+                self._log.info(f"taking over from process {self._heir.process}, which goes on until this one is ready")
+                await self._changing.acquire()
+                self._inherited = self._listeners.inherit(wanted, workers, self._heir.offers)
+                self._listeners.commit(self._inherited)
+                return self._heir.ops
+            where = format_address(ops.host, ops.port)
+            self._log.info(f"no haproxy_py of this user has its operators' port at {where}: nothing to take over")
+        self._listeners.commit(self._listeners.prepare(wanted, workers))
+        return bind_alone(ops.host, ops.port, "ops.address")
+
+    async def _show(self) -> None:
+        """Open the operators' port, say where everything is, and let others take over."""
+        await self._port.open(self._ops_socket)
         for listener in self._listeners:
             self._log.info(f"listening on {listener}")
-        self._say_ops(ops)
+        self._say_ops(self._ops_socket)
+        self._handover.open(self._config.ops.host, self._ops_port)
 
     def _say_ops(self, ops: socket.socket) -> None:
         host, port = ops.getsockname()[:2]
@@ -147,6 +196,9 @@ class Supervisor:
         working = asyncio.create_task(self._crew.run())
         leaving = asyncio.create_task(self._leaving.wait())
         try:
+            if self._heir is not None:
+                await self._take_over(self._heir, working, leaving)
+                self._changing.release()
             await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if leaving.done():
                 await self._drain(working)
@@ -157,6 +209,83 @@ class Supervisor:
             await asyncio.wait({leaving, working})  # ends: what is cancelled kills its process
         return 0
 
+    # --- taking over, and being taken over ---
+
+    async def _take_over(self, heir: Heir, *others: asyncio.Task[Any]) -> None:
+        """Accept as soon as everything is ready; unless one of `others` ends first. Raises TakeoverError."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + READY_WITHIN
+        while waits := self._list_waits():
+            self._news.clear()
+            news = asyncio.create_task(self._news.wait())
+            await asyncio.wait({news, *others}, timeout=NEWS_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+            news.cancel()
+            if any(other.done() for other in others):
+                heir.give_up()
+                return
+            if loop.time() > until:
+                heir.give_up()
+                raise TakeoverError(
+                    f"not ready after {READY_WITHIN:g} s: {'; '.join(waits)}. Process {heir.process} goes on"
+                )
+        taken = self._listeners.take(self._inherited, [worker.number for worker in self._crew.workers], heir.offers)
+        self._heir = None
+        self._tell_listeners()
+        try:
+            await asyncio.to_thread(heir.confirm, taken)
+            self._log.info(f"this process has taken over from process {heir.process}, which drains")
+        except TakeoverError as error:
+            self._log.warning(f"{error}; this process goes on without it")
+            self._side_tasks.append(asyncio.create_task(self._clear_filters()))
+        await self._show()
+
+    def _list_waits(self) -> list[str]:
+        """What must be before the first client."""
+        waits = [f"worker {worker.number} has not started" for worker in self._crew.workers if not worker.is_ready]
+        discovery = self._routing.discovery.view()
+        return [*waits, *self._routing.list_waits(discovery.waiting_for, self._crew.list_versions())]
+
+    async def _clear_filters(self) -> None:
+        """Have everybody admitted, whatever workers of a process that is gone do in their last moments."""
+        for _ in range(CLEAR_TIMES):
+            self._listeners.admit_all()
+            await asyncio.sleep(CLOSE_AFTER)
+
+    async def offer(self) -> tuple[list[Offer], socket.socket]:
+        """What another process may take over. Raises TakeoverError."""
+        if self._ending is not None:
+            raise TakeoverError("it is ending already; start without --takeover when it has ended")
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN / 2):
+                await self._changing.acquire()
+        except TimeoutError:
+            raise TakeoverError("its configuration is being changed; try again") from None
+        return self._listeners.offer(), self._ops_socket
+
+    def end_offer(self) -> None:
+        """Nobody takes over any more."""
+        self._changing.release()
+
+    def hand_over(self, process: int, taken: Sequence[int]) -> None:
+        """Another process accepts from so many sockets of each listener: drain. Raises TakeoverError."""
+        if not self._listeners:
+            raise TakeoverError("it was told to end, and has closed its ports")
+        drain = self._config.drain
+        self._log.info(
+            f"process {process} has taken over: draining. Nobody new is accepted here; what runs may go on until "
+            f"{drain.deadline:g} s from now"
+        )
+        now = asyncio.get_running_loop().time()
+        if self._ending is None:
+            self._ending = Ending(now + drain.delay, now + CLOSE_AFTER, now + drain.deadline, taken)
+            self._leaving.set()
+        else:  # a signal came first
+            self._ending = replace(self._ending, taken=taken)
+            for worker in self._crew:
+                if told := self.make_drain(worker.number):
+                    worker.send(told)
+        self._side_tasks.append(asyncio.create_task(self._port.close()))  # the other one answers there
+
     # --- ending ---
 
     def _obey_end(self, number: signal.Signals) -> None:
@@ -166,7 +295,7 @@ class Supervisor:
         else:
             delay, deadline = self._config.drain.delay, self._config.drain.deadline
             now = asyncio.get_running_loop().time()
-            self._drain_times = (now + delay, now + deadline)
+            self._ending = Ending(now + delay, now + delay, now + deadline)
             self._leaving.set()
             self._log.info(
                 f"{number.name}: draining. Readiness is off; new connections are accepted for {delay:g} s more, what "
@@ -175,19 +304,19 @@ class Supervisor:
 
     async def _drain(self, working: asyncio.Task[None]) -> None:
         """DRN-7 to DRN-11: from the first signal to the last worker."""
-        drain = self.make_drain()
-        if drain is None or self._drain_times is None:
-            raise RuntimeError("draining without a signal: _obey_end sets the times")
-        stop_accepting, deadline = self._drain_times
+        ending = self._ending
+        if ending is None:
+            raise RuntimeError("draining without a reason: whoever sets _leaving sets the times")
         for worker in self._crew:
-            worker.leave(drain)
+            if drain := self.make_drain(worker.number):
+                worker.leave(drain)
         aborting = asyncio.create_task(self._aborting.wait())
         try:
-            if await self._wait_until(stop_accepting, working, aborting):
+            if await self._wait_until(ending.closes, working, aborting):
                 self._listeners.close_all()
                 self._crew.end(stop=False)
                 self._log.info("the listening ports are closed; running exchanges and tunnels go on")
-                if await self._wait_until(deadline + KILL_AFTER_DEADLINE, working, aborting):
+                if await self._wait_until(ending.deadline + KILL_AFTER_DEADLINE, working, aborting):
                     self._log.warning("the drain deadline is over and a worker still runs; it is killed")
         finally:
             aborting.cancel()
@@ -224,6 +353,7 @@ class Supervisor:
 
     def note_ready(self, worker: int) -> None:
         """A process can take listeners: it gets them, and what else it must know."""
+        self._news.set()
         deadline = self._crew.find_deadline(worker)
         try:
             if self._crew.join(worker):
@@ -233,16 +363,18 @@ class Supervisor:
         self._tell_listeners()  # all of them: shares change with the number of workers
         for place in self._crew:
             if place.number == worker and place.process is not None:
-                self._log.info(f"{place.process} accepts connections")
+                self._log.info(f"{place.process} {'accepts connections' if self._heir is None else 'has started'}")
                 if deadline is not None:  # it was being replaced when it was told to leave: who waits there is served
                     self._tell_listeners(only=place)
                     left = max(0.0, deadline - asyncio.get_running_loop().time())
                     place.send(channel.Drain(0.0, left, accepting=False))
-                elif drain := self.make_drain():
+                elif drain := self.make_drain(worker):
                     place.send(drain)
 
     def _tell_listeners(self, surviving: frozenset[int] = frozenset(), only: Worker | None = None) -> None:
         """Have every worker accept on what is open now. `surviving`: listeners left whose sockets others have."""
+        if self._heir is not None:
+            return  # nobody accepts before all can
         listeners = self._listeners.describe(self._file_limit, len(self._crew.workers))
         message = channel.Listen(
             listeners,
@@ -256,13 +388,16 @@ class Supervisor:
             own = tuple(listener for listener in listeners if listener.number in fds)
             worker.listen(replace(message, listeners=own), fds)
 
-    def make_drain(self) -> channel.Drain | None:
+    def make_drain(self, worker: int) -> channel.Drain | None:
         """What is left of the drain; None while the proxy is not draining."""
-        if self._drain_times is None:
+        if self._ending is None:
             return None
         now = asyncio.get_running_loop().time()
-        delay, deadline = (max(0.0, moment - now) for moment in self._drain_times)
-        return channel.Drain(delay, deadline)
+        delay, deadline = (max(0.0, moment - now) for moment in (self._ending.idle_ends, self._ending.deadline))
+        taken = self._ending.taken
+        if taken is None:
+            return channel.Drain(delay, deadline)
+        return channel.Drain(delay, deadline, False, self._listeners.list_surviving(worker, taken))
 
     def list_instance_slots(self) -> list[int]:
         """Slots that have or had an instance."""
@@ -275,6 +410,7 @@ class Supervisor:
     def note_applied(self) -> None:
         """A worker has put a table into force; the lag of a change ends with the last one."""
         self._routing.note_applied(self._crew.list_versions())
+        self._news.set()
 
     # --- what routing asks ---
 
@@ -333,6 +469,10 @@ class Supervisor:
 
     async def _apply(self, read: Config) -> str:
         """Put a configuration into force. Raises ReloadError, and then nothing has changed."""
+        async with self._changing:
+            return await self._change(read)
+
+    async def _change(self, read: Config) -> str:
         crew = self._crew
         count = len(crew.workers) + len(crew.joining)
         wanted = count if read.workers == self._config.workers else read.workers or count_cpus()
@@ -376,9 +516,12 @@ class Supervisor:
         if changes_token or ops is not None:
             self._use_token(token_file, token)
         if ops is not None:
+            self._ops_socket = ops
             self._ops_port = ops.getsockname()[1]
             self._say_ops(ops)
             await port.close()
+            await self._handover.close()
+            self._handover.open(read.ops.host, self._ops_port)
         if change.left or leaving:
             await asyncio.sleep(CLOSE_AFTER)
             self._listeners.close_left(change)

@@ -24,7 +24,7 @@ def list_changes(before: FoundInstance | None, after: FoundInstance) -> list[str
 def describe_change(before: FoundInstance | None, after: FoundInstance) -> Iterator[tuple[str, str]]:
     """Level and text of what an operator should read."""
     name = after.settings.name
-    if before is None and after.settings.kubernetes is not None:
+    if before is None and not after.settings.static:
         hosts = ", ".join(after.settings.hosts[:SHOWN]) or "any host"
         yield "info", f"instance {name} for {hosts} is served"
     if after.settings.ha is None and (before is None or before.ha != after.ha):

@@ -14,14 +14,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from haproxy_py import counters
-from haproxy_py.config import Cluster, Config, Instance, KubernetesService
+from haproxy_py.config import Cluster, Config, DnsName, Instance, KubernetesService
 from haproxy_py.config_file import MAX_INSTANCES
 from haproxy_py.discovery.api import Api
 from haproxy_py.discovery.bundle import Bundle
 from haproxy_py.discovery.changes import describe_change, list_changes
 from haproxy_py.discovery.feed import Feed
 from haproxy_py.discovery.found import FoundInstance, find_static
+from haproxy_py.discovery.lookup import Question, look_up
+from haproxy_py.discovery.members import merge_members
 from haproxy_py.discovery.merge import REASONS, IsOwn, Merged, merge
+from haproxy_py.discovery.names import DNS, LONGEST_NAME_PAUSE, LookUp, NameFollower, make_question, plan_names
 from haproxy_py.discovery.pace import LONGEST_PAUSE, Pace
 from haproxy_py.discovery.records import Records
 from haproxy_py.discovery.reflector import Change, Clock, Reflector, Say
@@ -54,16 +57,26 @@ NO_INSTANCE = "(no instance)"
 class Discovery:
     """Everything that is followed. `notify` is called, on the loop, after what `find` would say may have changed."""
 
-    def __init__(self, say: Say, is_own: IsOwn, notify: Callable[[Change], None], clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        say: Say,
+        is_own: IsOwn,
+        notify: Callable[[Change], None],
+        clock: Clock | None = None,
+        look_up: LookUp = look_up,
+    ) -> None:
         self.records = Records()
         self._say = say
         self._is_own = is_own
         self._clock = clock or Clock()
+        self._look_up = look_up
         self._apis: dict[Cluster, Api] = {}
         self._feeds: dict[Key, Feed] = {}
+        self._names: dict[Question, tuple[NameFollower, asyncio.Task[None]]] = {}
         self._ended: list[asyncio.Task[None]] = []
         self._changes = Bundle(notify)
         self._merged: dict[KubernetesService, tuple[tuple[Slices, ...], Merged]] = {}
+        self._ignored_members: Counter[str] = Counter()  # of names in the DNS, by the last `find`
         self._last_ha: dict[str, bool] = {}
         self._found: tuple[FoundInstance, ...] = ()  # as announced
         self._complaints: dict[str, tuple[str, ...]] = {}  # by instance or Service
@@ -81,6 +94,7 @@ class Discovery:
                 self._feeds[key].follow(scope)
             else:
                 self._feeds[key] = Feed(scope, self._make_reflector, self._changes.note)
+        self._follow_names(plan_names(config))
 
     async def close(self) -> None:
         """Stop following. What was found last stays in the table."""
@@ -88,10 +102,31 @@ class Discovery:
         for feed in self._feeds.values():
             self._ended += feed.end()
         self._feeds.clear()
+        self._follow_names({})
         if self._ended:
             await asyncio.wait(self._ended)
         for api in self._apis.values():
             await api.close()
+
+    def _follow_names(self, wanted: dict[Question, float]) -> None:
+        """From now on ask for these, each at such intervals."""
+        for question in [question for question in self._names if question not in wanted]:
+            _, task = self._names.pop(question)
+            task.cancel()
+            self._ended = [task for task in self._ended if not task.done()] + [task]
+        for question, interval in wanted.items():
+            if question in self._names:
+                self._names[question][0].interval = interval
+                continue
+            pace = Pace(self._choose_longest_name_pause)
+            follower = NameFollower(
+                question, interval, self._changes.note, self._say, self.records, pace, self._clock, self._look_up
+            )
+            self._names[question] = (follower, asyncio.create_task(follower.run()))
+
+    def _choose_longest_name_pause(self) -> float:
+        """However many names are failing, a look-up every 50th of a second at most begins."""
+        return max(LONGEST_NAME_PAUSE, len(self._names) / 50)
 
     def _make_reflector(self, scope: Scope, notify: Callable[[Change], None]) -> Reflector[Any]:
         cluster = scope.key.cluster
@@ -117,6 +152,7 @@ class Discovery:
     def find(self, config: Config) -> tuple[FoundInstance, ...]:
         """Every instance of this configuration with the replicas of now."""
         self._complaints = {}
+        self._ignored_members = Counter()
         grouped = {key: _group(feed) for key, feed in self._feeds.items() if key.kind != SERVICES}
         selected, is_complete = self._select(config)
         instances = (*config.instances, *selected.instances)
@@ -143,6 +179,8 @@ class Discovery:
     def _find_one(
         self, instance: Instance, config: Config, grouped: dict[Key, dict[str, tuple[Slices, ...]]]
     ) -> FoundInstance:
+        if instance.dns is not None:
+            return self._find_named(instance, instance.dns)
         service = instance.kubernetes
         if service is None:
             return find_static(instance)
@@ -153,6 +191,18 @@ class Discovery:
         merged = self._merge(service, grouped[key].get(service.service, ()))
         for complaint in merged.complaints:
             self._complain(f"instance {instance.name}", complaint)
+        return FoundInstance(instance, ha, merged.replicas)
+
+    def _find_named(self, instance: Instance, name: DnsName) -> FoundInstance:
+        """The replicas that a name stands for."""
+        follower = self._names.get(make_question(name), (None, None))[0]
+        ha = instance.ha is not False
+        if follower is None or follower.members is None:
+            return FoundInstance(instance, ha, (), discovered=False)
+        merged = merge_members(follower.members, name.port, self._is_own)
+        for complaint in merged.complaints:
+            self._complain(f"instance {instance.name}", complaint)
+        self._ignored_members.update(merged.ignored or {})
         return FoundInstance(instance, ha, merged.replicas)
 
     def _find_mode(self, instance: Instance, service: KubernetesService, config: Config) -> bool:
@@ -231,7 +281,7 @@ class Discovery:
         self._found = found
         changes: list[str] = []
         for name, one in after.items():
-            if one.settings.kubernetes is not None and one is not before.get(name):
+            if not one.settings.static and one is not before.get(name):
                 changes += list_changes(before.get(name), one)
                 for level, text in describe_change(before.get(name), one):
                     self._say(level, text)
@@ -245,7 +295,9 @@ class Discovery:
 
     def is_complete(self) -> bool:
         """Whether everything that is followed has been read once."""
-        return all(feed.reflector.is_listed for feed in self._feeds.values())
+        return all(feed.reflector.is_listed for feed in self._feeds.values()) and all(
+            follower.members is not None for follower, _ in self._names.values()
+        )
 
     def record_lag(self, change: Change) -> None:
         """What changed is in force in every worker now."""
@@ -258,11 +310,15 @@ class Discovery:
     def view(self) -> DiscoveryView:
         """A picture of this moment."""
         now = self._clock.now()
-        feeds = tuple(self._view_feed(key, feed.newest, now) for key, feed in self._feeds.items())
+        feeds = (
+            *(self._view_feed(key, feed.newest, now) for key, feed in self._feeds.items()),
+            *(follower.view(now) for follower, _ in self._names.values()),
+        )
         merged = [self._merged[service][1] for service in self._merged]
         ignored: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
         for one in merged:
             ignored.update(one.ignored or {})
+        ignored.update(self._ignored_members)
         return DiscoveryView(
             feeds=feeds,
             counts=tuple(self._count_replicas(self._found)),
@@ -287,6 +343,8 @@ class Discovery:
         counts = []
         for one in found:
             service = one.settings.kubernetes
+            if one.settings.dns is not None:
+                counts.append(ReplicaCount(one.settings.name, len(one.replicas), 0, 0))
             if service is not None:
                 states = Counter(replica.state.value for replica in one.replicas)
                 unready = self._merged[service][1].unready if service in self._merged else 0
@@ -307,5 +365,7 @@ def _group(feed: Feed) -> dict[str, tuple[Slices, ...]]:
 
 
 def _say_waiting(feed: FeedView) -> str:
+    if feed.kind == DNS:
+        return feed.failure or f"{feed.namespace} has not been looked up yet"
     text = f"the {feed.kind} of namespace {feed.namespace or '(own)'} have not been read yet"
     return f"{text}: {feed.failure}" if feed.failure else text

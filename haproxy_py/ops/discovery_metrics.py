@@ -21,7 +21,7 @@ def collect_discovery(view: DiscoveryView) -> Iterator[Metric]:
     records = view.records
     requests = counter(
         "discovery_requests_total",
-        "Lists and watches of the Kubernetes API by how they ended.",
+        "Lists and watches of the Kubernetes API and look-ups of names, by how they ended.",
         ("kind", "verb", "outcome"),
     )
     for (kind, verb, outcome), number in sorted(records.requests.items()):

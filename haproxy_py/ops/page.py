@@ -99,7 +99,8 @@ const WORKER = [
 ];
 
 const FOLLOWED = [
-  ["collection", f => f.kind], ["namespace", f => f.namespace], ["cluster", f => f.cluster || "own"],
+  ["kind", f => f.kind], ["namespace or name", f => f.namespace],
+  ["cluster or servers", f => f.cluster || "own"],
   ["state", f => f.failure ? mark("failing", "bad") : f.listed ? mark("followed", "good") : mark("not read yet", "warn")],
   ["objects", f => f.objects, "number"],
   ["last event", f => f.seconds_since_event === null ? "-" : span(Math.round(f.seconds_since_event)) + " ago"],
@@ -107,7 +108,7 @@ const FOLLOWED = [
 
 function drawDiscovery(discovery) {
   if (!discovery.followed.length) return [];
-  const parts = [element("h2", "Kubernetes"), table(FOLLOWED, discovery.followed)];
+  const parts = [element("h2", "Discovery"), table(FOLLOWED, discovery.followed)];
   for (const feed of discovery.followed) if (feed.failure) parts.push(element("p", feed.failure, "bad"));
   for (const complaint of discovery.complaints) parts.push(element("p", complaint, "warn"));
   return parts;

@@ -49,6 +49,22 @@ def test_the_summary_says_what_is_followed_on_kubernetes(file: Path, capsys: pyt
     ) in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("dns", "expected"),
+    [
+        ("name: nr.example.com, port: 1880", "its A records at port 1880"),
+        ("name: nr.example.com, port: 1880, family: ipv6", "its AAAA records at port 1880"),
+        ("name: nr.example.com", "its SRV records"),
+    ],
+)
+def test_the_summary_says_what_is_looked_up(
+    file: Path, capsys: pytest.CaptureFixture[str], dns: str, expected: str
+) -> None:
+    file.write_text(write(replicas=f"dns: {{{dns}}}"))
+    assert main(["check", str(file)]) == 0
+    assert f"over what nr.example.com stands for in the DNS ({expected}) by" in capsys.readouterr().out
+
+
 def test_instances_may_all_be_followed_on_kubernetes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_text("listen: [{address: '127.0.0.1:8080'}]\ninstances_from: {kubernetes: {}}\n")
     assert main(["check", str(file)]) == 0

@@ -117,6 +117,19 @@ async def test_last_ready_replica_is_drained_only_by_force_and_then_nothing_answ
     assert await proxy.ask() == 200
 
 
+async def test_replica_whose_checks_fail_is_not_another_ready_one(tmp_path: Path) -> None:
+    async with ScriptedReplica(answer_each()) as one:
+        proxy = Drained(tmp_path, [one.url, "http://127.0.0.1:9"])  # nothing listens there
+        proxy.config["instances"][0]["health"] = {"interval": "1s", "fall": 1}
+        with proxy:
+            await eventually(lambda: f"replica {proxy.names[1]} is unhealthy" in proxy.log)
+            done = await proxy.command("drain", "test", proxy.names[0])
+            assert done.returncode == 1
+            assert "is the last ready replica" in done.stderr
+            assert (await proxy.command("drain", "test", proxy.names[1])).returncode == 0
+            assert await proxy.ask() == 200
+
+
 async def test_drain_outlives_reloads_and_workers(proxy: Drained) -> None:
     await proxy.command("drain", "test", proxy.names[0])
     proxy.config["instances"][0]["limits"] = {"connect_attempts": 2}

@@ -1,4 +1,4 @@
-"""Runs the control process with the stand-in worker: `run_control.py FILE [--forget-file] [--impatient]`."""
+"""Runs the control process with the stand-in worker: `run_control.py FILE [--forget-file] [--impatient] [--takeover]`."""
 
 from __future__ import annotations
 
@@ -14,4 +14,10 @@ if __name__ == "__main__":
     if "--impatient" in sys.argv:
         workers.READY_WITHIN = 1.0
     source = sys.argv[1]
-    sys.exit(supervise(config_file.load(source), None if "--forget-file" in sys.argv else source))
+    sys.exit(
+        supervise(
+            config_file.load(source),
+            None if "--forget-file" in sys.argv else source,
+            takeover="--takeover" in sys.argv,
+        )
+    )

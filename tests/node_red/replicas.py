@@ -142,9 +142,9 @@ class NodeRedReplica:
 class Replicas:
     """Some replicas of one instance, started together."""
 
-    def __init__(self, version: str, folder: Path, count: int = 2) -> None:
+    def __init__(self, version: str, folder: Path, count: int = 2, *, flows: Path = FLOWS) -> None:
         self.version = version
-        self.members = [NodeRedReplica(version, f"r{number}", folder) for number in range(1, count + 1)]
+        self.members = [NodeRedReplica(version, f"r{number}", folder, flows=flows) for number in range(1, count + 1)]
 
     def __enter__(self) -> Replicas:
         try:

@@ -15,6 +15,7 @@ import trustme
 
 from haproxy_py import channel, counters
 from haproxy_py.certificates import Certificate
+from haproxy_py.control.sockets import admit_all
 from tests.wire.inner_worker import InnerWorker, read_lines
 from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually, get_field, open_wire
 from tests.wire.test_tls import issue, open_tls, trust
@@ -220,6 +221,34 @@ async def test_sockets_that_survive_a_drain_keep_their_queue() -> None:
                 accepted, _ = await asyncio.get_running_loop().sock_accept(copy)
                 with accepted, contextlib.suppress(OSError):
                     assert await asyncio.get_running_loop().sock_recv(accepted, 10) == b"hello"
+
+
+async def test_sockets_that_are_taken_over_during_a_drain_are_left_alone_from_then_on() -> None:
+    async with ScriptedReplica(answer_each()) as replica, InnerWorker([replica.url]) as worker:
+        port = worker.port
+        with worker.copy_socket() as copy:
+            copy.setblocking(False)
+            await worker.drain(30.0, 60.0)
+            async with await open_wire(port) as served:
+                status, head, _ = await served.ask(GET)
+                assert (status, get_field(head, "Connection")) == (200, "close")
+            await worker.drain(30.0, 60.0, surviving=[1])
+            await worker.wait_ended()
+            async with await open_wire(port):
+                (await asyncio.get_running_loop().sock_accept(copy))[0].close()
+
+
+async def test_filter_of_a_worker_that_has_stopped_can_be_taken_from_a_socket() -> None:
+    async with ScriptedReplica(answer_each()) as replica, InnerWorker([replica.url]) as worker:
+        port = worker.port
+        with worker.copy_socket() as copy:
+            copy.setblocking(False)
+            await worker.drain(0.0, 5.0)
+            await worker.wait_ended()
+            connecting = asyncio.create_task(open_wire(port))
+            assert not (await asyncio.wait({connecting}, timeout=0.2))[0]  # the kernel drops its SYN
+            admit_all(copy)
+            await (await connecting).close()
 
 
 async def test_access_log_can_be_switched_while_exchanges_run(tmp_path: Path) -> None:
