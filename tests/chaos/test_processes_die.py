@@ -207,12 +207,19 @@ def test_kill_9_of_control_lets_what_runs_finish_and_frees_the_ports(
 
 @contextlib.contextmanager
 def open_events(port: int) -> Iterator[http.client.HTTPResponse]:
-    """A stream of events, which has begun."""
+    """A stream of events, which has begun; replicas may still be starting."""
+    wait_until(lambda: ask_status(port) == 200)
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
         connection.request("GET", "/events", headers={"Host": "test.example.com"})
         answer = connection.getresponse()
         assert answer.readline().startswith(b"data: ")
         yield answer
+
+
+def ask_status(port: int) -> int:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request("GET", "/api/hello", headers={"Host": "test.example.com"})
+        return connection.getresponse().status
 
 
 def read_to_end(events: http.client.HTTPResponse) -> None:
