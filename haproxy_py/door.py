@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import array
-import asyncio
 import contextlib
 import os
 import socket
 import struct
-import time
 from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
@@ -37,12 +35,6 @@ LOOK_AROUND = 0.5
 ROOM_AGAIN = 0.95
 """Share of the connection limit down to which accepting does not go on, so that it does not flap at the limit."""
 
-ACCEPT_AGAIN = 0.1
-"""Seconds until accepting is tried again after the kernel could give no connection."""
-
-COMPLAIN_AGAIN = 10.0
-"""Seconds between two warnings about that."""
-
 _SO_ATTACH_FILTER = 26  # linux/asm-generic/socket.h
 
 _NO_NEW_CLIENT = b"".join(
@@ -61,11 +53,13 @@ _NO_NEW_CLIENT = b"".join(
 class Office(Protocol):
     """What a door needs of its worker."""
 
-    loop: asyncio.AbstractEventLoop
     context: Any
 
     def say(self, message: channel.Message) -> None:
         """Tell control."""
+
+    def complain(self, text: str) -> bool:
+        """Warn of a state that lasts. Whether it was said now."""
 
     def count(self, cell: int) -> None:
         """Add one to a cell of the worker's own block."""
@@ -80,8 +74,8 @@ class Door:
         self._worker = worker
         self._refuses = False
         self._shut = False
-        self._complained = 0.0  # monotonic seconds
-        self._again: asyncio.TimerHandle | None = None
+        self._rests = False  # since an attempt to accept failed
+        self._failed = 0  # its error number, until it is told
         self._name = f"{listener.host}:{listener.port}"
         self._is_as: channel.Listener | None = None
         self.entrance = Entrance(listener.scheme, listener.host, listener.port, 1, 0, self._look, self._fail)
@@ -116,9 +110,25 @@ class Door:
     def shut(self) -> None:
         """Accept no more."""
         self._shut = True
-        if self._again is not None:
-            self._again.cancel()
         self._listener.close()
+
+    def go_on(self) -> None:
+        """Accept again after an attempt that failed, and say why it did; with every tick."""
+        if self._rests:
+            self._rests = False
+            if not self._shut and self.entrance.open < self.entrance.limit:
+                self._listener.open()
+        if not self._failed:
+            return
+        try:
+            if self._worker.complain(
+                f"{self._name}: no connection can be accepted: {os.strerror(self._failed)}. New ones wait until some "
+                "end. Raise the limit of open files (ulimit -n) or of memory if this is normal load."
+            ):
+                self._worker.count(counters.WORKER_ACCEPT_PAUSES)
+            self._failed = 0
+        except MemoryError:
+            return  # a later tick says it
 
     def _look(self) -> None:
         """Accept or pause: the number of open connections has come to the limit, or there is room again."""
@@ -139,24 +149,10 @@ class Door:
         )
 
     def _fail(self, number: int) -> None:
-        """The kernel gives no connection: no file descriptor or no memory is left. Try again when some may be."""
+        """No file descriptor or no memory is left. The next tick goes on; nothing here may need any."""
         self._listener.pause()
-        self._again = self._worker.loop.call_later(ACCEPT_AGAIN, self._look_again)
-        now = time.monotonic()
-        if now - self._complained >= COMPLAIN_AGAIN:
-            self._complained = now
-            self._worker.count(counters.WORKER_ACCEPT_PAUSES)
-            self._worker.say(
-                channel.Notice(
-                    "warning",
-                    f"{self._name}: no connection can be accepted: {os.strerror(number)}. New ones wait until some "
-                    "end. Raise the limit of open files (ulimit -n) or of memory if this is normal load.",
-                )
-            )
-
-    def _look_again(self) -> None:
-        if not self._shut and self.entrance.open < self.entrance.limit:
-            self._listener.open()
+        self._rests = True
+        self._failed = number
 
 
 class Farewell:
@@ -204,6 +200,8 @@ class Farewell:
 
     def step(self, now: float) -> bool:
         """Do what is due. Whether nothing is left."""
+        for door in self._doors:
+            door.go_on()
         if now < self._accept_ends:
             return False
         for door in self._doors:

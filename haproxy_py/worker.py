@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from typing import Any
 
@@ -27,6 +28,9 @@ from haproxy_py.datapath.count import Counters
 from haproxy_py.datapath.deadlines import TICK, Clock
 from haproxy_py.door import Door, Farewell, end_tunnels
 from haproxy_py.table import Table
+
+COMPLAIN_AGAIN = 10.0
+"""Seconds between two warnings about the same."""
 
 
 class Worker:
@@ -49,6 +53,7 @@ class Worker:
         self._log_fd = log_fd  # the access log's
         self._cells = memoryview(memory).cast("Q")
         self._decoder = channel.Decoder()
+        self._complaints: dict[str, float] = {}  # and when they were said: monotonic seconds
         self._clock = Clock()
         self._writer: asyncio.StreamWriter | None = None
         self._doors: dict[int, Door] = {}  # by the number of the listener: what is accepted from
@@ -92,6 +97,16 @@ class Worker:
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(channel.encode(message))
 
+    def complain(self, text: str) -> bool:
+        """A warning about a state that lasts: said once, and from time to time again. Whether it was said now."""
+        now = time.monotonic()
+        self._complaints = {told: moment for told, moment in self._complaints.items() if now - moment < COMPLAIN_AGAIN}
+        if text in self._complaints:
+            return False
+        self.say(channel.Notice("warning", text))
+        self._complaints[text] = now
+        return True
+
     def count(self, cell: int) -> None:
         """Add one to a cell of the worker's own block."""
         self._cells[cell] += 1
@@ -126,7 +141,7 @@ class Worker:
 
     async def _start(self, start: channel.Start) -> None:
         self._number = start.worker
-        self.context = Context(self.loop, self._clock, Counters(self._memory), start.via, None)
+        self.context = Context(self.loop, self._clock, Counters(self._memory), start.via, None, self._run_out)
         self._put(start.table)
         self._tick()
         # What exists now lives as long as the process: the collector need not look at it again, and what comes later
@@ -184,6 +199,9 @@ class Worker:
         """Everything that happens by the clock."""
         self._ticking = self.loop.call_later(TICK, self._tick)
         self._cells[counters.WORKER_TICKS] += 1
+        for door in self._doors.values():
+            door.go_on()
+        self._tell_shortage()
         self._clock.tick()
         self.context.refresh_date()
         if self.context.log is not None:
@@ -195,6 +213,19 @@ class Worker:
         self._farewells = [farewell for farewell in self._farewells if not farewell.step(now)]
         if self._drain is not None and self._drain.step(now):
             self._finished.set()
+
+    def _tell_shortage(self) -> None:
+        """Say that memory ran out. If there is none even for that, a later tick does."""
+        if not self.context.poller.lacks_memory:
+            return
+        try:
+            self.complain(
+                "no memory was left: the connections that needed some were cut. Raise the limit of memory, or lower "
+                "limits.buffer and listen[].connections, if this is normal load."
+            )
+            self.context.poller.lacks_memory = False
+        except MemoryError:
+            return
 
     def _begin_drain(self, drain: channel.Drain) -> None:
         if self.context is None:
@@ -224,9 +255,18 @@ class Worker:
             connection.abort()
         self.context.poller.close()  # what was aborted learns of it, and writes its line
 
+    def _run_out(self, number: int) -> None:
+        self.complain(
+            f"no connection to a replica can be opened: {os.strerror(number)}. Requests that need a new one are answered "
+            "502. Raise the limit of open files (ulimit -n), or lower listen[].connections, if this is normal load."
+        )
+
     def report(self, loop: asyncio.AbstractEventLoop, details: dict[str, Any]) -> None:
         """A mistake of ours: the connection it happened on is gone, everything else goes on."""
         problem = details.get("exception")
+        if isinstance(problem, MemoryError) and self.context is not None:
+            self.context.poller.lacks_memory = True
+            return
         text = details.get("message", "")
         if problem is not None:
             text += "\n" + "".join(traceback.format_exception(problem))

@@ -1,11 +1,15 @@
 """The operator's log of the control process: readable lines on standard error.
 
 A line says what happened, to what, and what happens next: `2026-11-22T23:01:02.345Z info  message`.
+
+Control never waits for whoever reads the log: what is not taken at once is lost, and how many lines that were is said when
+lines are taken again.
 """
 
 from __future__ import annotations
 
-import sys
+import os
+import select
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -15,12 +19,49 @@ Write = Callable[[str], object]
 Clock = Callable[[], datetime]
 
 
-def _write_to_stderr(line: str) -> None:
-    try:
-        sys.stderr.write(line)
-        sys.stderr.flush()
-    except OSError:
-        pass  # nobody reads the log any more; that must not end the proxy
+_STDERR = 2
+
+_PIECE = 4096  # PIPE_BUF: so much is taken at once where the kernel says that writing would not wait
+
+
+class Outlet:
+    """Writes whole lines to a file descriptor that others share, and never waits for it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self._lost = 0  # lines since the last one that was written
+        self._torn = False  # the last one lacks its end
+
+    def write(self, line: str) -> bool:
+        """Whether the line was written."""
+        text = line
+        if self._lost:
+            text = f"({self._lost} lines of this log could not be written and are lost)\n{text}"
+        if self._torn:
+            text = "\n" + text
+        data = text.encode(errors="replace")
+        written = self._write(data)
+        if written:
+            self._torn = data[written - 1] != 10
+        if written == len(data):
+            self._lost = 0
+            return True
+        self._lost += 1
+        return False
+
+    def _write(self, data: bytes) -> int:
+        """The octets that were taken."""
+        written = 0
+        try:
+            while written < len(data):
+                if not any(events & select.POLLOUT for _, events in self._poll.poll(0)):
+                    break
+                written += os.write(self._fd, data[written : written + _PIECE])
+        except OSError:
+            pass  # the disk is full, or nobody reads the log any more: that must not end the proxy
+        return written
 
 
 def _read_clock() -> datetime:
@@ -30,9 +71,10 @@ def _read_clock() -> datetime:
 class Log:
     """Writes lines at or above a level, which may change while the process runs."""
 
-    def __init__(self, level: str = "info", write: Write = _write_to_stderr, clock: Clock = _read_clock) -> None:
+    def __init__(self, level: str = "info", write: Write | None = None, clock: Clock = _read_clock) -> None:
+        """`write` takes a line; without it lines go to standard error."""
         self.level = level
-        self._write = write
+        self._write = write or Outlet(_STDERR).write
         self._clock = clock
 
     def say(self, level: str, text: str) -> None:

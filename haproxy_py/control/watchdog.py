@@ -141,11 +141,11 @@ class StackPipe:
 
 
 def read_activity(pid: int) -> Activity | None:
-    """What a process does now; None if there is none with that number."""
+    """What a process does now; None if there is none with that number, or no file is left to look."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:
         return None
     user, system = fields[11:13]
     return Activity(fields[0], (int(user) + int(system)) * _CLOCK_TICK)

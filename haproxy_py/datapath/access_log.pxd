@@ -6,6 +6,7 @@ cdef class AccessLog:
     cdef bint in_pieces  # for a pipe: of whole lines
     cdef object poll  # asked before every piece, where writing might wait; else None
     cdef Py_ssize_t flush_at
+    cdef bint torn  # the last line that was written lacks its end
     cdef Writer lines  # whole lines, not yet written
     cdef readonly unsigned long long dropped
 

@@ -161,9 +161,14 @@ class AccessLog:
                     end = pending.rfind(b"\n", start, start + _PIECE) + 1 or start + _PIECE
                 if self.poll is not None and not self.poll.poll(0):
                     return pending[start:]
+                if self.torn:
+                    os.write(self.fd, b"\n")
+                    self.torn = False
                 start += os.write(self.fd, pending[start:end])
         except BlockingIOError:
             return pending[start:]
-        except OSError:
-            self.dropped += pending.count(b"\n", start)  # nobody reads it any more: nothing to keep it for
+        except OSError:  # nobody reads it any more, or the disk is full: nothing to keep the lines for
+            if start > 0:
+                self.torn = pending[start - 1] != 10
+            self.dropped += pending.count(b"\n", start)
         return b""

@@ -91,14 +91,14 @@ class ClientConnection(Request):
         self.body = Body()
         self.stream = stream
         self.peer = peer
-        stream.user = self
         stream.set_limit(context.routes.buffer)
         context.clients.add(self)
+        stream.user = self  # from here on `lost` takes back what follows
         context.counts[_CONNECTIONS] += 1
         context.counts[_CONNECTIONS_TOTAL] += 1
+        entrance.enter()
         self.started = monotonic()
         self.choose_deadline()
-        entrance.enter()
 
     # --- what the stream tells ---
 

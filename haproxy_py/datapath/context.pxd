@@ -29,6 +29,7 @@ cdef class Context:
     cdef readonly Clock clock
     cdef readonly Counters counters
     cdef readonly Routes routes
+    cdef object ran_out  # called with an error number when no connection to a replica could be opened for want of something here
     cdef public AccessLog log  # None: off; may change between two events
     cdef public bint draining
     cdef readonly set clients  # of ClientConnection and of Tunnel: what is open now

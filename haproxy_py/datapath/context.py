@@ -73,7 +73,9 @@ class Entrance:
 class Context:
     """One per worker."""
 
-    def __init__(self, loop: object, clock: Clock, counters: Counters, via: str, log: Optional[AccessLog]):
+    def __init__(
+        self, loop: object, clock: Clock, counters: Counters, via: str, log: Optional[AccessLog], ran_out: object
+    ):
         keep_freed_memory()
         self.loop = loop
         self.poller = Poller(loop)
@@ -82,6 +84,7 @@ class Context:
         self.counters = counters
         self.counts = counters.block(0)
         self.log = log
+        self.ran_out = ran_out
         self.clients = set()
         self.dials = set()
         self.spare = set()

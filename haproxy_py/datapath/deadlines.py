@@ -101,14 +101,27 @@ class Clock:
 
     @cython.ccall
     def tick(self):
-        """Take the time and end every wait whose deadline has passed."""
+        """Take the time and end every wait whose deadline has passed.
+
+        Whoever cannot be ended, for want of memory or by a mistake of ours, waits once more, so that nobody waits for
+        ever; the first such exception is raised when all have had their turn.
+        """
         queue: DeadlineQueue
         timed: Timed
+        problem: object = None
         self.now = monotonic()
         for queue in list(self.queues.values()):
             while queue.oldest is not None and queue.oldest.deadline <= self.now:
                 timed = queue.oldest
                 timed.stop_deadline()
-                timed.expired()
+                try:
+                    timed.expired()
+                except Exception as raised:
+                    if problem is None:
+                        problem = raised
+                    if timed.queue is None:
+                        queue.start(timed)
         if self.on_tick is not None:
             self.on_tick()
+        if problem is not None:
+            raise problem

@@ -161,12 +161,12 @@ class Dial(StreamUser):
         exchange: Exchange = self.exchange
         connection: ReplicaConnection
         replica: Replica = self.replica
+        connection = ReplicaConnection(self.context, replica, stream, self.instance.buffer)
         self.stream = None
         self.over = True
         self.stop_deadline()
         self.context.dials.discard(self)
         observe(replica.counts + _DURATION, seconds)
-        connection = ReplicaConnection(self.context, replica, stream, self.instance.buffer)
         if exchange.awaits(self):
             exchange.dialled(connection, seconds)
         else:
@@ -184,6 +184,8 @@ class Dial(StreamUser):
             or problem == ENOMEM
             or problem == EADDRNOTAVAIL
         )
+        if self.own_fault:
+            self.context.ran_out(problem)
         self.connect_next()
 
     @cython.cfunc

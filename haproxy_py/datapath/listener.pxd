@@ -7,4 +7,4 @@ cdef class Listener(Watched):
     cdef Entrance entrance
     cdef readonly bint accepting
 
-    cdef void welcome(self, int fd, bytes peer)
+    cdef void welcome(self, int fd, char* address)

@@ -31,7 +31,8 @@ from cython.cimports.haproxy_py.datapath.sockets import (
 )
 from cython.cimports.haproxy_py.datapath.stream import Stream
 from cython.cimports.haproxy_py.datapath.tls import TlsStream
-from cython.cimports.libc.errno import EAGAIN, ECONNABORTED, EINTR, EPROTO, errno
+from cython.cimports.libc.errno import EAGAIN, ECONNABORTED, EINTR, ENOMEM, EPROTO, errno
+from cython.cimports.posix.unistd import close
 
 
 @cython.final
@@ -109,17 +110,30 @@ class Listener(Watched):
                     text,
                     INET6_ADDRSTRLEN,
                 )
-            self.welcome(fd, PyBytes_FromString(text))
+            try:
+                self.welcome(fd, text)
+            except MemoryError:
+                self.entrance.cannot_accept(ENOMEM)
+                return
 
     @cython.cfunc
-    def welcome(self, fd: cython.int, peer: bytes) -> cython.void:
-        """A client is here."""
+    def welcome(self, fd: cython.int, address: cython.p_char) -> cython.void:
+        """A client is here. If that fails its connection is closed."""
         stream: Stream
-        if self.entrance.tls is None:
-            stream = Stream()
-        else:
-            stream = TlsStream(self.entrance.tls)
+        try:
+            peer: bytes = PyBytes_FromString(address)
+            if self.entrance.tls is None:
+                stream = Stream()
+            else:
+                stream = TlsStream(self.entrance.tls)
+        except BaseException:
+            close(fd)
+            raise
         stream.fd = fd
         stream.poller = self.poller
-        ClientConnection(self.context, self.entrance, stream, peer)  # the stream holds it
-        stream.begin()
+        try:
+            ClientConnection(self.context, self.entrance, stream, peer)  # the stream holds it
+            stream.begin()
+        except BaseException:
+            stream.abort()
+            raise

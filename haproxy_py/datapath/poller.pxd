@@ -29,6 +29,7 @@ cdef class Poller:
     cdef bint turning  # `turn` runs
     cdef bint scheduled  # `turn` will run without an event
     cdef object turn_soon
+    cdef public bint lacks_memory  # a connection was cut for want of it; to be taken back by whoever says so
 
     cdef int watch(self, Watched watched, unsigned int events) noexcept
     cdef void unwatch(self, Watched watched) noexcept

@@ -118,25 +118,27 @@ class Poller:
         rounds: cython.int = 0
         watched: Watched
         self.turning = True
-        while self.fd >= 0:
-            count = epoll_wait(self.fd, cython.address(self.events[0]), EVENTS_PER_ROUND, 0)
-            for index in range(count):
-                watched = cython.cast(Watched, cython.cast(cython.pointer(PyObject), self.events[index].data.ptr))
-                if watched.fd < 0:
-                    continue
-                try:
-                    watched.ready(self.events[index].events)
-                except Exception as problem:
-                    self.report(watched, problem)
+        try:
+            while self.fd >= 0:
+                count = epoll_wait(self.fd, cython.address(self.events[0]), EVENTS_PER_ROUND, 0)
+                for index in range(count):
+                    watched = cython.cast(Watched, cython.cast(cython.pointer(PyObject), self.events[index].data.ptr))
+                    if watched.fd < 0:
+                        continue
+                    try:
+                        watched.ready(self.events[index].events)
+                    except Exception as problem:
+                        self.report(watched, problem)
+                if self.again or self.closed:
+                    self.finish_round()
+                rounds += 1
+                # Under load more has become ready by now, and a look costs less than a turn of the loop around it.
+                if rounds == ROUNDS_PER_TURN or (count < 2 and not self.again and not self.closed):
+                    break
+        finally:
+            self.turning = False
             if self.again or self.closed:
-                self.finish_round()
-            rounds += 1
-            # Under load more has become ready by now, and a look costs less than a turn of the loop around it.
-            if rounds == ROUNDS_PER_TURN or (count < 2 and not self.again and not self.closed):
-                break
-        self.turning = False
-        if self.again or self.closed:
-            self.schedule()
+                self.schedule()
 
     @cython.cfunc
     def finish_round(self) -> cython.void:
@@ -199,9 +201,9 @@ class Poller:
     @cython.cfunc
     def bury(self, watched: Watched) -> cython.void:
         """Close it; `gone` follows at the end of the round."""
+        self.closed.append(watched)  # first: without memory for that it stays open, and its deadline tries again
         close(watched.fd)  # which takes it out of the set, too
         watched.fd = -1
-        self.closed.append(watched)
         self.schedule()
 
     @cython.cfunc
@@ -236,8 +238,8 @@ class Poller:
     def schedule(self) -> cython.void:
         """Have a turn without an event, unless one runs or comes anyway."""
         if not self.turning and not self.scheduled:
-            self.scheduled = True
             self.loop.call_soon(self.turn_soon)
+            self.scheduled = True
 
     def _turn_soon(self) -> None:
         self.scheduled = False
@@ -245,8 +247,14 @@ class Poller:
 
     @cython.cfunc
     def report(self, watched: Watched, problem: object) -> cython.void:
-        """A mistake of ours: its connection ends, and everybody else goes on."""
-        self.loop.call_exception_handler(
-            {"message": f"a connection was cut: {type(watched).__name__}", "exception": problem}
-        )
-        watched.drop()
+        """A mistake of ours, or no memory is left: its connection ends, and everybody else goes on."""
+        if isinstance(problem, MemoryError):
+            self.lacks_memory = True
+        try:
+            watched.drop()
+            if not isinstance(problem, MemoryError):
+                self.loop.call_exception_handler(
+                    {"message": f"a connection was cut: {type(watched).__name__}", "exception": problem}
+                )
+        except MemoryError:
+            self.lacks_memory = True  # even for this; its deadline ends it

@@ -98,10 +98,10 @@ class ReplicaConnection(Pooled):
         self.replica = replica
         self.body = Body()
         self.stream = stream
+        context.spare.add(self)
         stream.user = self
         stream.patient = True
         stream.set_limit(buffer)
-        context.spare.add(self)
         replica.counts[_OPENED] += 1
 
     # --- what the stream tells ---

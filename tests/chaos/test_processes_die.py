@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.conftest import Extent, Figures
+from tests.chaos.inside import make_stalling
 from tests.chaos.replicas import Replicas, wait_for_all
-from tests.chaos.stalling import make_stalling
 from tests.load import Load
 from tests.proxy_process import ProxyProcess, describe_instance
 from tests.wire.inner_worker import find_workers

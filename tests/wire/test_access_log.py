@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -202,6 +203,45 @@ async def test_reader_that_is_gone_costs_lines_only() -> None:
             await eventually(lambda: worker.count_worker(counters.WORKER_LOG_LINES_DROPPED) == 5)
     finally:
         os.close(writing)
+
+
+async def test_full_disk_costs_lines_only_and_the_line_that_was_cut_is_ended(tmp_path: Path) -> None:
+    """A limit of the file's size is as good as a full disk: the last line before it is cut."""
+    file = tmp_path / "log"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with (
+        ScriptedReplica(answer_each()) as replica,
+        InnerWorker([replica.url], log_file=file) as worker,
+        await worker.open() as client,
+    ):
+        await client.ask(GET)
+        await wait_lines(file, 1)
+        size = file.stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, hard))
+        try:
+            assert (await client.ask(GET))[0] == 200
+            await eventually(lambda: worker.count_worker(counters.WORKER_LOG_LINES_DROPPED) == 1)
+            assert (await client.ask(GET))[0] == 200
+            await eventually(lambda: worker.count_worker(counters.WORKER_LOG_LINES_DROPPED) == 2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert (await client.ask(GET))[0] == 200
+        await eventually(lambda: file.read_bytes().endswith(b"}\n") and file.stat().st_size > size + 200)
+    whole, cut, again = file.read_bytes().splitlines()
+    assert len(cut) == 100
+    assert json.loads(whole)["status"] == json.loads(again)["status"] == 200
+
+
+async def test_device_that_is_always_full_costs_lines_only() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        async with ScriptedReplica(answer_each()) as replica, InnerWorker([replica.url], log_fd=full) as worker:
+            async with await worker.open() as client:
+                for _ in range(3):
+                    assert (await client.ask(GET))[0] == 200
+            await eventually(lambda: worker.count_worker(counters.WORKER_LOG_LINES_DROPPED) == 3)
+    finally:
+        os.close(full)
 
 
 def _read(fd: int) -> bytes:

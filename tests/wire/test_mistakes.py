@@ -96,4 +96,6 @@ async def test_worker_without_files_rests_until_there_are_some() -> None:
                     assert len(worker.context.clients) == 1
                 assert (await asyncio.wait_for(loop.sock_recv(late, 65536), WITHIN)).startswith(b"HTTP/1.1 200 ")
                 assert (await client.ask(GET))[0] == 200
-        assert [notice.level for notice in worker.notices] == ["warning"]
+        assert [notice.level for notice in worker.notices] == ["warning", "warning"]
+        assert any("no connection can be accepted" in notice.text for notice in worker.notices)
+        assert any("no connection to a replica can be opened" in notice.text for notice in worker.notices)
