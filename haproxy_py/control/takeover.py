@@ -156,7 +156,7 @@ class Handover:
             sock.setblocking(False)
         except OSError as error:
             sock.close()
-            self._log.warning(f"no other process can take over from this one: {error.strerror}")
+            self._log.warning(f"no other process can take over from this one: {error.strerror or error}")
             return
         self._socket = sock
         self._running = asyncio.create_task(self._run(sock))

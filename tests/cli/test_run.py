@@ -13,7 +13,7 @@ from haproxy_py.cli import main
 from haproxy_py.config_file import from_flags, parse
 from tests.test_config import TEN_MISTAKES, write
 
-Supervised = list[tuple[Any, Any]]
+Supervised = list[tuple[Any, Any, bool]]
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def supervised(monkeypatch: pytest.MonkeyPatch) -> Supervised:
     calls: Supervised = []
     supervisor = ModuleType("haproxy_py.control.supervisor")
 
-    def supervise(config: Any, source: Any) -> int:
-        calls.append((config, source))
+    def supervise(config: Any, source: Any, *, takeover: bool) -> int:
+        calls.append((config, source, takeover))
         return 1
 
     supervisor.supervise = supervise  # type: ignore[attr-defined]
@@ -37,13 +37,16 @@ def test_a_file_is_supervised_with_its_path_so_that_it_can_be_read_again(
     path = tmp_path / "c.yaml"
     path.write_text(write())
     assert main(["run", "--config", str(path)]) == 1
-    assert supervised == [(parse(write(), str(path)), str(path))]
+    assert supervised == [(parse(write(), str(path)), str(path), False)]
 
 
 def test_flags_are_supervised_without_a_path(supervised: Supervised) -> None:
     flags = "--listen 127.0.0.1:0 --replica http://a --replica http://b --ha --ops 127.0.0.1:0 --workers 2"
     assert main(["run", *flags.split()]) == 1
-    assert supervised == [(from_flags("127.0.0.1:0", ["http://a", "http://b"], True, "127.0.0.1:0", "2"), None)]
+    config = from_flags("127.0.0.1:0", ["http://a", "http://b"], True, "127.0.0.1:0", "2")
+    assert supervised == [(config, None, False)]
+    assert main(["run", *flags.split(), "--takeover"]) == 1
+    assert supervised[1:] == [(config, None, True)]
 
 
 def test_a_wrong_file_is_not_supervised_and_gives_exit_code_2(
