@@ -169,8 +169,7 @@ def test_kill_9_of_control_lets_what_runs_finish_and_frees_the_ports(
     times = extent.choose(1, 10)
     slow: list[int] = []
     free = gone = 0.0
-    with Replicas(COUNT) as replicas:
-        proxy = make_proxy(tmp_path, replicas)
+    with Replicas(COUNT) as replicas, end_after_failure(make_proxy(tmp_path, replicas)) as proxy:
         for _ in range(times):
             proxy.start()
             workers = find_workers(proxy.pid)
@@ -203,6 +202,16 @@ def test_kill_9_of_control_lets_what_runs_finish_and_frees_the_ports(
         f"another proxy had the ports while the workers finished, which were gone after {gone:.1f} s "
         f"(drain.deadline {DEADLINE:g} s)"
     )
+
+
+@contextlib.contextmanager
+def end_after_failure(proxy: ProxyProcess) -> Iterator[ProxyProcess]:
+    try:
+        yield proxy
+    except BaseException:
+        with contextlib.suppress(RuntimeError):  # it does not run
+            proxy.kill()
+        raise
 
 
 @contextlib.contextmanager
