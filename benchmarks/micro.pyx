@@ -19,6 +19,7 @@ from haproxy_py.datapath.gate cimport Gate
 from haproxy_py.datapath.heads cimport Head
 from haproxy_py.datapath.passage cimport Passage, read_passage
 from haproxy_py.datapath.pool cimport Replica
+from haproxy_py.datapath.queue cimport Queue
 
 cdef enum:
     CALLS = 20000  # in one run
@@ -47,9 +48,10 @@ cdef class Bench:
     def __init__(self):
         self.loop = asyncio.new_event_loop()
         cells = Counters(bytearray(counters.SEGMENT_BYTES))
-        self.context = Context(self.loop, Clock(), cells, "bench", None)
+        self.context = Context(self.loop, Clock(), cells, "bench", None, None)
         self.entrance = Entrance("http", "127.0.0.1", 8080, 1000, 900, None, None)
-        self.replica = Replica(ReplicaEntry("127.0.0.1:1880", "0123abcd", "token", "127.0.0.1", 1880, 0), cells)
+        entry = ReplicaEntry("127.0.0.1:1880", "0123abcd", "token", "127.0.0.1", 1880, 0)
+        self.replica = Replica(entry, Queue(self.loop), cells)
         self.gate = Gate(build_gate_rules(config.Gate()))
         self.body = Body()
 

@@ -40,10 +40,15 @@ def figures() -> Figures:
     return Figures()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if FULL and "/chaos/" in str(item.path):
-            item.add_marker(pytest.mark.timeout(1800))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if FULL:
+        for item in items:
+            if "/chaos/" in str(item.path):
+                item.add_marker(pytest.mark.timeout(1800))
+        return
+    long = [item for item in items if item.get_closest_marker("chaos")]
+    items[:] = [item for item in items if item not in long]
+    config.hook.pytest_deselected(items=long)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

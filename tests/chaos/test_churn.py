@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import time
 from collections import Counter
@@ -93,7 +92,7 @@ def find_growth(samples: list[int]) -> int:
 
 
 def test_churn_leaves_nothing(tmp_path: Path, extent: Extent, figures: Figures) -> None:
-    seconds = extent.choose(10.0, 600.0)
+    seconds = extent.choose(5.0, 600.0)
     idle, tunnels = extent.choose((500, 100), (10_000, 1_000))
     rate = extent.choose(500.0, 2000.0)
     counting = tmp_path / "counting"
@@ -132,7 +131,7 @@ def test_churn_leaves_nothing(tmp_path: Path, extent: Extent, figures: Figures) 
     growth = {pid: find_growth(memory) for pid, memory in samples.items()}
     assert max(growth.values()) < MAY_GROW, growth
     for pid, left in after.items():
-        assert left.files == before[pid].files, list(os.listdir(f"/proc/{pid}/fd"))
+        assert left.files <= before[pid].files, f"open files of worker {pid}: {left.files}, before {before[pid].files}"
         more = {kind: left.objects[kind] - before[pid].objects.get(kind, 0) for kind in left.objects}
         assert {kind: count for kind, count in more.items() if count > 0 and not kind.endswith(LASTS)} == {}
     assert " error " not in log, log

@@ -140,7 +140,7 @@ async def test_no_request_is_lost_to_the_timer_of_node(
     tmp_path: Path, extent: Extent, figures: Figures, keep: str, hint: str
 ) -> None:
     """Bursts come when Node's timers for the connections of the burst before are just ending."""
-    bursts = extent.choose(3 if hint == "hidden" else 2, 51)
+    bursts = extent.choose(2, 51)
     node, _ = find_node_red("v5")
     port = find_free_ports(1)[0]
     outcomes: Counter[tuple[str, int]] = Counter()

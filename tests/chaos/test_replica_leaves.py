@@ -113,7 +113,8 @@ def test_sigterm_of_a_node_red_replica_whose_endpoint_says_so_first_costs_nothin
         assert sticky.failures == []
 
 
-@pytest.mark.parametrize("version", VERSIONS if FULL else ["v4"])
+@pytest.mark.chaos
+@pytest.mark.parametrize("version", VERSIONS)
 def test_sigterm_of_a_node_red_replica_after_the_drain_command_costs_nothing(
     version: str, tmp_path: Path, extent: Extent, figures: Figures
 ) -> None:

@@ -184,6 +184,11 @@ async def test_running_request_after_the_deadline_is_exit_code_1(tmp_path: Path)
             await asyncio.to_thread(proxy.stop)
 
 
+def listen_to_interrupts() -> None:
+    """In the command: a shell that starts the tests in the background has interrupts ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 async def test_ctrl_c_ends_the_waiting_and_not_the_drain(tmp_path: Path) -> None:
     async with ScriptedReplica(switching(hold)) as one:
         with Drained(tmp_path, [one.url], drain={"delay": "0s", "deadline": "30s"}) as proxy:
@@ -191,7 +196,9 @@ async def test_ctrl_c_ends_the_waiting_and_not_the_drain(tmp_path: Path) -> None
                 await upgrade(client)
                 line = [sys.executable, "-m", "haproxy_py", "drain", "test", proxy.names[0], "--force", "--wait"]
                 line += ["--config", str(proxy.config_file)]
-                waiting = await asyncio.create_subprocess_exec(*line, stderr=subprocess.PIPE)
+                waiting = await asyncio.create_subprocess_exec(
+                    *line, stderr=subprocess.PIPE, preexec_fn=listen_to_interrupts
+                )
                 assert waiting.stderr is not None
                 assert b"open tunnels: 1" in await waiting.stderr.readline()
                 waiting.send_signal(signal.SIGINT)

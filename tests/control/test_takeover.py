@@ -175,7 +175,7 @@ def test_signal_that_comes_while_another_process_starts_still_hands_over(
     start: Start, setting: Setting, file: Path
 ) -> None:
     """Whoever starts the new process and ends the old one at once loses nothing, within the delay of the drain."""
-    file.write_text(file.read_text().replace("delay: 200ms, deadline: 5s", "delay: 15s, deadline: 20s"))
+    file.write_text(file.read_text().replace("delay: 200ms, deadline: 5s", "delay: 7s, deadline: 9s"))
     old = start()
     old.expect_ready()
     new = start("normal", "--takeover")
