@@ -135,12 +135,11 @@ async def wait_closed(port: int) -> float:
         return time.monotonic() - began
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize(("keep", "hint"), [("1000", "hidden"), ("2000", "shown")])
-async def test_no_request_is_lost_to_the_timer_of_node(
-    tmp_path: Path, extent: Extent, figures: Figures, keep: str, hint: str
-) -> None:
+async def test_no_request_is_lost_to_the_timer_of_node(tmp_path: Path, figures: Figures, keep: str, hint: str) -> None:
     """Bursts come when Node's timers for the connections of the burst before are just ending."""
-    bursts = extent.choose(2, 51)
+    bursts = 51
     node, _ = find_node_red("v5")
     port = find_free_ports(1)[0]
     outcomes: Counter[tuple[str, int]] = Counter()

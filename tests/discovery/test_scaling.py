@@ -15,6 +15,8 @@ from tests.load import Load
 
 pytestmark = pytest.mark.timeout(240)
 
+CLIENTS = 4
+
 
 def wait_for_names(proxy: Watcher, pods: Pods) -> None:
     proxy.wait_for(lambda: set(proxy.list_replicas()) == pods.names)
@@ -32,7 +34,7 @@ def test_scaling_2_10_1_0_3_loses_no_request(api: ApiServer, tmp_path: Path) -> 
     instance = describe_kubernetes(api.write_kubeconfig(), kubernetes={"port": "http"})
     with Pods(api) as pods:
         pods.scale(2)
-        with Watcher(tmp_path, [instance]) as proxy, Load(proxy.port) as load:
+        with Watcher(tmp_path, [instance]) as proxy, Load(proxy.port, threads=CLIENTS) as load:
             wait_for_names(proxy, pods)
             assert_even(load, pods)
             for count in (10, 1):
@@ -54,7 +56,10 @@ def test_scaling_2_10_1_0_3_loses_no_request(api: ApiServer, tmp_path: Path) -> 
             assert_even(load, pods)
 
             failures = load.list_failures()
-            assert {(one.status, one.detail) for one in failures} == {(503, "no_replica")}
+            # The last replica serves until its process ends, and there is no other to resend a POST to: at most one per client.
+            cut = [one for one in failures if (one.method, one.detail) == ("POST", "upstream_closed")]
+            assert len(cut) <= CLIENTS
+            assert {(one.status, one.detail) for one in failures if one not in cut} == {(503, "no_replica")}
             assert all(began_ending <= one.began <= refilled for one in failures)
 
 
