@@ -18,7 +18,7 @@ from tests.chaos.test_processes_die import wait_until
 from tests.chaos.vanishing import FRAME, UPGRADE, Vanishing
 from tests.load import Load
 from tests.proxy_process import ProxyProcess, describe_instance
-from tests.wire.inner_worker import count_open_files, find_workers, read_memory
+from tests.wire.inner_worker import find_workers, read_memory
 from tests.wire.test_processes import read_metric
 
 COUNT = 2
@@ -28,6 +28,9 @@ ECHO = b"\x81\x05hello"
 GAUGES = ("client_connections", "replica_active_requests", "replica_active_tunnels", "replica_idle_connections")
 LASTS = ("Poller", "DeadlineQueue")
 """Objects of which there may be more at the end: they are made once, when they are first needed."""
+
+IDLE_PIPES = 16
+"""Pipes that a worker keeps for the next large body (datapath/limits.pxd), made when they are first needed."""
 
 MAY_GROW = 1.5 * 1024 * 1024
 """Octets of resident memory of one worker from the middle of the time to its end."""
@@ -71,7 +74,8 @@ def hold(port: int, idle: int, tunnels: int) -> Iterator[None]:
 class Left:
     """What a worker has when nothing goes on."""
 
-    files: int
+    files: int  # other than pipes
+    pipe_ends: int
     objects: dict[str, int]
     memory: int  # octets
 
@@ -80,9 +84,16 @@ def look_at_rest(proxy: ProxyProcess, folder: Path) -> dict[int, Left]:
     """Each worker, once every gauge is back at zero."""
     wait_until(lambda: all(read_metric(proxy, gauge) == 0 for gauge in GAUGES), within=40.0)
     return {
-        pid: Left(count_open_files(pid), count_objects(folder, pid), read_memory(pid))
+        pid: Left(*count_files_and_pipe_ends(pid), count_objects(folder, pid), read_memory(pid))
         for pid in find_workers(proxy.pid)
     }
+
+
+def count_files_and_pipe_ends(pid: int) -> tuple[int, int]:
+    """What a process has open, other than pipes, and the ends of pipes."""
+    targets = [file.readlink().name for file in Path(f"/proc/{pid}/fd").iterdir()]
+    pipe_ends = sum(target.startswith("pipe:") for target in targets)
+    return len(targets) - pipe_ends, pipe_ends
 
 
 def find_growth(samples: list[int]) -> int:
@@ -132,6 +143,7 @@ def test_churn_leaves_nothing(tmp_path: Path, extent: Extent, figures: Figures) 
     assert max(growth.values()) < MAY_GROW, growth
     for pid, left in after.items():
         assert left.files <= before[pid].files, f"open files of worker {pid}: {left.files}, before {before[pid].files}"
+        assert left.pipe_ends <= before[pid].pipe_ends + 2 * IDLE_PIPES, f"worker {pid}: {left.pipe_ends} ends of pipes"
         more = {kind: left.objects[kind] - before[pid].objects.get(kind, 0) for kind in left.objects}
         assert {kind: count for kind, count in more.items() if count > 0 and not kind.endswith(LASTS)} == {}
     assert " error " not in log, log
