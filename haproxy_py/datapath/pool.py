@@ -86,6 +86,7 @@ class Replica:
 
     def retire(self) -> None:
         """The table no longer names this replica: what runs may finish (DRN-3), nothing is kept for later."""
+        self.failures = 0
         self.counts[_EJECTED] = 0
         self.gone = True
         self.close_idle()
@@ -96,6 +97,8 @@ class Replica:
     @cython.exceptval(check=False)
     def eject(self, now: cython.double) -> cython.void:
         """Pass it over for a while, and twice as long every further time in a row, up to a bound."""
+        if self.gone:
+            return  # nobody would choose it, and its gauge would keep its counters from ever being another's
         if self.out_until > now and self.trial == NO_TRIAL:
             return  # that it failed others at the same time is no news
         self.trial = NO_TRIAL

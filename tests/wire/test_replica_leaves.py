@@ -12,6 +12,7 @@ import pytest
 
 from haproxy_py import counters
 from haproxy_py.datapath import dial
+from tests.proxy_process import describe_instance
 from tests.wire.inner_worker import InnerWorker
 from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually
 
@@ -194,3 +195,19 @@ async def test_connection_that_stands_gives_the_place_back_whether_its_client_st
         await worker.settle()
         assert worker.count_replica(ACTIVE) == 0
         await client.close()
+
+
+async def test_replica_that_fails_when_it_has_left_is_not_ejected() -> None:
+    """Its counters could never be given to another: a gauge that is not zero says that something goes on there."""
+    with black_hole() as url:
+        async with (
+            ScriptedReplica(answer_each()) as new,
+            InnerWorker([url], timeouts={"connect": "300ms"}) as worker,
+            await worker.open() as client,
+        ):
+            client.send(GET)
+            await wait_dials(worker, 1)
+            await worker.publish(describe_instance([new.url]))
+            await wait_dials(worker, 0)
+            await worker.settle()
+            assert [worker.count_replica(counters.REPLICA_EJECTED, slot) for slot in (0, 1)] == [0, 0]
