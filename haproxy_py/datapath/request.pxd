@@ -29,4 +29,5 @@ cdef class Request(Exchange):
     cdef bint may_wait(self)
     cdef void count_retry(self, int reason) noexcept
     cdef Replica choose_other(self, list tried)
+    cdef bint may_serve(self, Replica replica)
     cdef void go_to(self, Replica replica)

@@ -200,8 +200,20 @@ class Request(Exchange):
 
     @cython.cfunc
     def choose_other(self, tried: list) -> Replica:
-        """A second choice."""
-        return choose(self.instance, None, tried, self.sticky, False, self.context.random(), self.context.clock.now)
+        """A second choice, of what the table names now: it may have changed since the first."""
+        queue: Queue = self.instance.queue
+        instance: Instance = queue.instance
+        if instance is None:  # it has left
+            return None
+        self.instance = instance
+        return choose(instance, None, tried, self.sticky, False, self.context.random(), self.context.clock.now)
+
+    @cython.cfunc
+    def may_serve(self, replica: Replica) -> cython.bint:
+        """Whether a replica that had the exchange before may still be given work (DRN-1)."""
+        queue: Queue = self.instance.queue
+        instance: Instance = queue.instance
+        return instance is not None and instance.by_token.get(replica.token) is replica
 
     @cython.cfunc
     def go_to(self, replica: Replica) -> cython.void:
@@ -469,7 +481,7 @@ class Request(Exchange):
             return False
         replica = self.choose_other([self.replica])
         if replica is None:
-            if not self.reused or self.replica.gone:
+            if not self.reused or not self.may_serve(self.replica):
                 return False
             replica = self.replica
         if not self.instance.retries.take(context.clock.now):

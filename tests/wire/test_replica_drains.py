@@ -241,3 +241,38 @@ async def test_tunnel_that_begins_after_the_deadline_is_closed_at_once() -> None
         go.set()
         assert (await client.read_head()).startswith(b"HTTP/1.1 101 ")
         assert await client.wait_end() == "fin"
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_request_whose_replica_dies_is_not_sent_to_one_that_was_drained_meanwhile(kept: bool) -> None:
+    """Neither to another nor, on a connection that had been kept, to the same again."""
+    asked = asyncio.Event()
+    go = asyncio.Event()
+
+    async def die_late(wire: Wire, number: int) -> None:
+        if kept and number == 0:
+            await wire.read_head()
+            wire.send(OK)
+        await wire.read_head()
+        asked.set()
+        await go.wait()
+
+    async with (
+        ScriptedReplica(die_late) as dying,
+        ScriptedReplica(answer_each()) as other,
+        InnerWorker([dying.url, other.url], balance={"affinity": "all"}) as worker,
+        await worker.open() as client,
+    ):
+        [entry] = worker.table.instances
+        [token] = [replica.token for replica in entry.replicas if dying.url.endswith(replica.name)]
+        request = STICKY % f"{entry.cookie}={token}".encode()
+        if kept:
+            assert (await client.ask(request))[0] == 200
+        instance = describe_instance([dying.url, other.url], balance={"affinity": "all"})
+        client.send(request)
+        await asked.wait()
+        await let_drain(worker, instance, *([dying.url, other.url] if kept else [other.url]), drained=True)
+        go.set()
+        assert (await client.read_answer())[0] == 502
+        assert (dying.accepted, other.accepted) == (1, 0)
+        assert worker.list_replies() == {"upstream_closed": 1}

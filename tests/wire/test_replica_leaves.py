@@ -197,6 +197,19 @@ async def test_connection_that_stands_gives_the_place_back_whether_its_client_st
         await client.close()
 
 
+async def test_request_whose_replica_leaves_while_it_is_connected_to_goes_to_one_that_has_come_since() -> None:
+    with black_hole() as url:
+        async with (
+            ScriptedReplica(answer_each()) as new,
+            InnerWorker([url], timeouts={"connect": "300ms"}) as worker,
+            await worker.open() as client,
+        ):
+            client.send(GET)
+            await wait_dials(worker, 1)
+            await worker.publish(describe_instance([new.url]))
+            assert (await client.read_answer())[0] == 200
+
+
 async def test_replica_that_fails_when_it_has_left_is_not_ejected() -> None:
     """Its counters could never be given to another: a gauge that is not zero says that something goes on there."""
     with black_hole() as url:

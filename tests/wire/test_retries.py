@@ -11,7 +11,7 @@ import pytest
 from haproxy_py import counters
 from tests.proxy_process import describe_instance
 from tests.wire.inner_worker import InnerWorker
-from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each
+from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually
 
 IDEMPOTENT = ("GET", "HEAD", "PUT", "DELETE", "OPTIONS")
 OTHERS = ("POST", "PATCH", "PROPFIND")
@@ -430,3 +430,24 @@ async def test_each_instance_has_a_budget_of_its_own_that_outlives_tables() -> N
                             assert (await client.read_answer())[0] == 502
                 await worker.publish(*instances)
             assert count_retries(worker) == {"new_closed": 6, "over_budget": 6}
+
+
+async def test_request_is_sent_again_to_a_replica_that_has_come_since() -> None:
+    go = asyncio.Event()
+
+    async def die_late(wire: Wire, number: int) -> None:
+        await wire.read_head()
+        await go.wait()
+
+    async with (
+        ScriptedReplica(die_late) as old,
+        ScriptedReplica(answer_each()) as new,
+        InnerWorker([old.url]) as worker,
+        await worker.open() as client,
+    ):
+        client.send(make_request("GET"))
+        await eventually(lambda: old.accepted == 1)
+        await worker.publish(describe_instance([new.url]))
+        go.set()
+        assert (await client.read_answer())[0] == 200
+        assert count_retries(worker) == {"new_closed": 1}
