@@ -14,13 +14,13 @@ cdef class Dial(StreamUser):
     cdef double began  # monotonic seconds
     cdef double attempt_began
     cdef bint own_fault  # the attempt failed for want of something here
-    cdef int reason  # why the last attempt failed
     cdef Stream stream
     cdef object lookup  # the task that looks up the replica's name
     cdef list addresses  # still to be tried, of the replica's name
     cdef bint over
 
-    cdef attempt(self)
+    cdef double choose_seconds(self) noexcept
+    cdef attempt(self, double seconds)
     cdef connect_next(self)
     cdef attempt_failed(self, int reason)
     cdef settle(self, int reason)

@@ -78,14 +78,13 @@ class Dial(StreamUser):
         self.instance = instance
         self.replica = replica
         self.tried = []
-        self.reason = CONNECT_FAILED
         self.began = monotonic()
 
     def begin(self) -> None:
-        """The exchange is told by `dialled` or `dial_failed`, never from within this call."""
+        """The exchange is told by `dialled` or `dial_failed`, never from within this call unless it raises."""
         self.context.dials.add(self)
         try:
-            self.attempt()
+            self.attempt(self.instance.connect)
         except BaseException:
             self.settle(INTERNAL)
             raise
@@ -95,21 +94,24 @@ class Dial(StreamUser):
         self.settle(INTERNAL)
 
     @cython.cfunc
-    def attempt(self):
-        """Connect to `replica`."""
-        now: cython.double = monotonic()
+    @cython.exceptval(check=False)
+    def choose_seconds(self) -> cython.double:
+        """How long a further attempt may take; 0: the time of all attempts is over."""
         instance: Instance = self.instance
-        seconds: cython.double = instance.connect
-        left: cython.double
-        self.attempt_began = now
+        seconds: cython.double
+        left: cython.double = self.began + instance.connect_total - monotonic()
+        if instance.connect_total <= 0 or left >= instance.connect:
+            return instance.connect
+        if left <= 0:
+            return 0
+        seconds = ceil(left * 4) / 4  # deadlines are queued by duration, so there must be few durations
+        return seconds if seconds < instance.connect else instance.connect
+
+    @cython.cfunc
+    def attempt(self, seconds: cython.double):
+        """Connect to `replica`, within so many seconds."""
+        self.attempt_began = monotonic()
         self.own_fault = False
-        if instance.connect_total > 0:
-            left = self.began + instance.connect_total - now
-            if left <= 0:
-                self.settle(self.reason)
-                return
-            if left < seconds:
-                seconds = ceil(left * 4) / 4  # deadlines are queued by duration, so there must be few durations
         self.context.clock.queue(seconds).start(self)
         self.addresses = [self.replica.host]
         self.connect_next()
@@ -196,7 +198,7 @@ class Dial(StreamUser):
     def attempt_failed(self, reason: cython.int):
         """RTY-1: the next replica, as nothing was sent."""
         exchange: Exchange = self.exchange
-        self.reason = reason
+        seconds: cython.double
         self.replica.counts[_FAILED] += 1
         if not self.own_fault:
             self.replica.eject(self.context.clock.now)
@@ -205,11 +207,12 @@ class Dial(StreamUser):
             self.settle(reason)
             return
         self.tried.append(self.replica)
-        self.replica = exchange.change_replica(self.tried, reason)
+        seconds = self.choose_seconds()
+        self.replica = exchange.change_replica(self.tried, reason) if seconds > 0 else None
         if self.replica is None:
             self.settle(reason)
         else:
-            self.attempt()
+            self.attempt(seconds)
 
     @cython.cfunc
     def stop_attempt(self) -> cython.void:

@@ -444,6 +444,7 @@ class Request(Exchange):
     def dial_failed(self, reason: cython.int):
         """No replica could be connected to. One that is only full is waited for."""
         self.dial = None
+        self.release_replica()
         if (reason == CONNECT_FAILED or reason == CONNECT_TIMEOUT) and self.may_wait():
             self.wait_for_place(self.pending, self.pending_size, True)
             return

@@ -15,6 +15,7 @@ from haproxy_py.datapath import dial
 from tests.proxy_process import describe_instance
 from tests.wire.inner_worker import InnerWorker
 from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually
+from tests.wire.test_queue import Holding
 
 GET = b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n"
 LARGE_POST = b"POST /x HTTP/1.1\r\nHost: test\r\nContent-Length: 100000000\r\n\r\n"
@@ -224,3 +225,33 @@ async def test_replica_that_fails_when_it_has_left_is_not_ejected() -> None:
             await wait_dials(worker, 0)
             await worker.settle()
             assert [worker.count_replica(counters.REPLICA_EJECTED, slot) for slot in (0, 1)] == [0, 0]
+
+
+async def test_time_for_connecting_that_is_over_leaves_no_place_taken() -> None:
+    """Though there is a replica that has not been tried, and a full one to wait for."""
+    script = Holding()
+    with black_hole() as url:
+        async with (
+            ScriptedReplica(answer_each()) as free,
+            ScriptedReplica(script) as full,
+            InnerWorker(
+                [url, free.url, full.url],
+                limits={"exchanges": 1},
+                timeouts={"connect": "300ms", "connect_total": "300ms"},
+                balance={"affinity": "all"},
+            ) as worker,
+            await worker.open() as one,
+            await worker.open() as two,
+        ):
+            [entry] = worker.table.instances
+            tokens = {f"http://{replica.name}": replica.token for replica in entry.replicas}
+
+            def ask_at(path: str, wanted: str) -> bytes:
+                cookie = f"Cookie: {entry.cookie}={tokens[wanted]}"
+                return f"GET /{path} HTTP/1.1\r\nHost: test\r\n{cookie}\r\n\r\n".encode()
+
+            one.send(ask_at("a", full.url))
+            await eventually(lambda: script.paths == ["a"])
+            assert (await two.ask(ask_at("b", url)))[0] == 200
+            script.let_go()
+            assert (await one.read_answer())[0] == 200
