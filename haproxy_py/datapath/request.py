@@ -314,10 +314,16 @@ class Request(Exchange):
 
     @cython.cfunc
     def divert_rest(self) -> cython.void:
-        """Let the rest of a body go past this process if it has a length, once there is a connection for it."""
+        """Let the rest of a body go past this process if it has a length, once there is a connection for it.
+
+        Not while it must be kept.
+        """
         upstream: ReplicaConnection = self.upstream
+        size: cython.longlong = 0
         if upstream is not None:
-            self.stream.divert(upstream.stream, self.body.remaining if self.body.kind == BY_LENGTH else 0)
+            if self.body.kind == BY_LENGTH and self.kept is None:
+                size = self.body.remaining
+            self.stream.divert(upstream.stream, size)
 
     # --- waiting for a place ---
 

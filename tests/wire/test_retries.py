@@ -432,6 +432,33 @@ async def test_each_instance_has_a_budget_of_its_own_that_outlives_tables() -> N
             assert count_retries(worker) == {"new_closed": 6, "over_budget": 6}
 
 
+async def test_body_of_the_largest_size_that_is_kept_is_kept_even_if_it_comes_behind_its_head() -> None:
+    """From this size on bodies go past the worker."""
+    body = bytes(range(256)) * 256
+    got: list[bytes] = []
+
+    async def take(wire: Wire, number: int) -> None:
+        while True:
+            await wire.read_head()
+            got.append(await wire.reader.readexactly(len(body)))
+            wire.send(OK)
+
+    async with (
+        ScriptedReplica(Dies("PUT")) as one,
+        ScriptedReplica(take) as two,
+        InnerWorker([one.url, two.url], timeouts={"response_head": "2s"}) as worker,
+    ):
+        for _ in range(2):
+            async with await worker.open() as client:
+                client.send(make_request("PUT", body)[: -len(body)])
+                await eventually(lambda: count_all(worker, counters.REPLICA_SENT_BYTES) > 0)
+                await asyncio.sleep(0.05)
+                client.send(body)
+                assert (await client.read_answer())[0] == 200
+        assert got == [body, body]
+        assert count_retries(worker) == {"new_closed": 1}
+
+
 async def test_request_is_sent_again_to_a_replica_that_has_come_since() -> None:
     go = asyncio.Event()
 
