@@ -45,9 +45,6 @@ def choose(
     replica: Replica = _choose_among(instance, wanted, tried, sticky, takes_turn, chance, now)
     if replica is None and not is_full(instance, tried, now):  # never a 503 because of own suspicion alone
         replica = _choose_among(instance, wanted, tried, sticky, takes_turn, chance, _NOBODY_IS_OUT)
-    # One that is used although it is out gets no trial: that it fails again at once does not make it worse.
-    if replica is not None and replica.failures > 0 and replica.out_until <= now:
-        replica.try_once(now, instance.connect)
     return replica
 
 

@@ -93,9 +93,15 @@ class Exchange(ReplicaUser):
 
     @cython.cfunc
     def take_replica(self, replica: Replica) -> cython.void:
+        """The exchange goes there. If it was out and may be tried again, this is the trial.
+
+        One that is used although it is out gets none: that it fails again at once does not make it worse.
+        """
         self.replica = replica
         replica.active += 1
         replica.counts[_ACTIVE] += 1
+        if replica.failures > 0 and replica.out_until <= self.context.clock.now:
+            replica.try_once(self.context.clock.now, self.instance.connect)
 
     @cython.cfunc
     def release_replica(self) -> cython.void:
@@ -114,7 +120,7 @@ class Exchange(ReplicaUser):
             self.upstream = None
         self.pending = None
         if self.dial is not None:
-            # The task goes on and keeps the connection for others. The place at the replica is the task's until then, or
+            # The attempt goes on and keeps the connection for others. The place at the replica is its own until then, or
             # clients that come and go could have any number of connections under way.
             self.dial = None
             self.replica = None

@@ -478,3 +478,33 @@ async def test_request_is_sent_again_to_a_replica_that_has_come_since() -> None:
         go.set()
         assert (await client.read_answer())[0] == 200
         assert count_retries(worker) == {"new_closed": 1}
+
+
+async def test_request_that_is_not_sent_again_for_want_of_budget_is_no_trial() -> None:
+    """It would keep a replica that works again from being tried for twice as long every time."""
+    async with ScriptedReplica(answer_each()) as gone:
+        port, url = gone.port, gone.url
+    async with (
+        ScriptedReplica(Dies("GET")) as dying,
+        InnerWorker(
+            [url, dying.url],
+            balance={"affinity": "all"},
+            retries={"budget": "0%", "budget_min": 0},
+            eject={"failures": 0, "first": "200ms"},
+        ) as worker,
+    ):
+        [entry] = worker.table.instances
+        tokens = {f"http://{replica.name}": replica.token for replica in entry.replicas}
+
+        async def ask(wanted: str) -> int:
+            async with await worker.open() as client:
+                request = f"GET /x HTTP/1.1\r\nHost: test\r\nCookie: {entry.cookie}={tokens[wanted]}\r\n\r\n"
+                return (await client.ask(request.encode()))[0]
+
+        assert await ask(url) == 502  # and it is out
+        assert count_all(worker, counters.REPLICA_EJECTED) == 1
+        async with ScriptedReplica(answer_each(), port):
+            await asyncio.sleep(0.6)
+            assert await ask(dying.url) == 502
+            assert await ask(url) == 200
+        assert count_retries(worker)["over_budget"] == 2
