@@ -93,9 +93,13 @@ class Queue:
     @cython.exceptval(check=False)
     def wake(self) -> cython.void:
         """A place may be free: look soon, if anybody waits."""
-        if self.first is not None and not self.woken:
-            self.woken = True
+        if self.first is None or self.woken:
+            return
+        try:
             self.loop.call_soon(self.serve)
+        except MemoryError:
+            return  # the next tick wakes it again
+        self.woken = True
 
     def serve(self) -> None:
         """Give the places that are free to the first in the queue."""

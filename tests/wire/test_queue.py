@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from haproxy_py import counters
+from haproxy_py.datapath.context import Context
 from tests.proxy_process import describe_instance, find_free_ports
 from tests.wire.inner_worker import InnerWorker, read_lines
 from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually, get_field
@@ -584,3 +585,35 @@ async def test_whatever_happens_meanwhile_nothing_is_left_over(seed: int) -> Non
         assert count_served(worker) > 0
         for slot in range(1, 4):
             assert count_queued(worker, slot) == 0
+
+
+async def test_queue_that_could_not_be_woken_for_want_of_memory_is_woken_by_the_next_tick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failed = False
+
+    class Loop:
+        """The worker's, without memory for once."""
+
+        def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+            self._loop = loop
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._loop, name)
+
+        def call_soon(self, callback: Any, *arguments: Any) -> Any:
+            nonlocal failed
+            if callback.__name__ == "serve" and not failed:
+                failed = True
+                raise MemoryError
+            return self._loop.call_soon(callback, *arguments)
+
+    monkeypatch.setattr("haproxy_py.worker.Context", lambda loop, *rest: Context(Loop(loop), *rest))
+    script = Holding()
+    async with ScriptedReplica(script) as replica, InnerWorker([replica.url], limits=ONE_EACH) as worker:
+        clients = await fill(worker, script, ["a", "b"])
+        script.let_go(2)
+        for client in clients:
+            assert (await client.read_answer())[0] == 200
+        assert failed
+        await close_all(clients)
