@@ -192,7 +192,7 @@ class Worker:
         """Bring a table into force."""
         self.context.publish(table)
         draining = self.context.routes.list_draining()
-        left = [one for one in self._draining if one.gone and one.tunnels]
+        left = [one for one in self._draining if one.gone and (one.tunnels or one.active)]  # an exchange may become one
         self._draining = [*draining, *left]
 
     def _tick(self) -> None:

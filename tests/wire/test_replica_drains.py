@@ -243,6 +243,29 @@ async def test_tunnel_that_begins_after_the_deadline_is_closed_at_once() -> None
         assert await client.wait_end() == "fin"
 
 
+async def test_tunnel_that_begins_when_its_draining_replica_has_left_keeps_the_deadline() -> None:
+    go = asyncio.Event()
+
+    async def switch_late(wire: Wire, number: int) -> None:
+        await wire.read_head()
+        await go.wait()
+        wire.send(SWITCH)
+        await hold(wire)
+
+    async with (
+        ScriptedReplica(switch_late) as replica,
+        InnerWorker([replica.url]) as worker,
+        await worker.open() as client,
+    ):
+        client.send(HANDSHAKE)
+        await eventually(lambda: worker.count_replica(counters.REPLICA_ACTIVE_REQUESTS) == 1)
+        await let_drain(worker, describe_instance([replica.url]), replica.url, within=1.0)
+        await worker.publish(describe_instance(["http://127.0.0.1:9"]))
+        go.set()
+        assert (await client.read_head()).startswith(b"HTTP/1.1 101 ")
+        assert await client.wait_end(within=3) == "fin"
+
+
 @pytest.mark.parametrize("kept", [False, True])
 async def test_request_whose_replica_dies_is_not_sent_to_one_that_was_drained_meanwhile(kept: bool) -> None:
     """Neither to another nor, on a connection that had been kept, to the same again."""
