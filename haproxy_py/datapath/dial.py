@@ -236,7 +236,10 @@ class Dial(StreamUser):
         self.stop_attempt()
         self.context.dials.discard(self)
         if exchange.awaits(self):
-            exchange.dial_failed(reason)
+            try:
+                exchange.dial_failed(reason)
+            except Exception as problem:  # it is the client's connection that cannot go on
+                self.context.poller.report(exchange.stream, problem)
         elif self.replica is not None:
             give_back(self.replica)
 

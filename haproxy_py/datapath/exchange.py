@@ -285,9 +285,12 @@ class Exchange(ReplicaUser):
         if not self.reused or reason != UPSTREAM_CLOSED or connection.heard:
             self.count_trouble()
         if self.status == 0:
-            if reason != UPSTREAM_CLOSED or connection.heard or not self.try_again(connection):
-                self.refuse(reason, 0)
-                self.go_on()
+            try:
+                if reason != UPSTREAM_CLOSED or connection.heard or not self.try_again(connection):
+                    self.refuse(reason, 0)
+                    self.go_on()
+            except Exception as problem:  # the connection that called this has ended, and the client's has no deadline
+                self.context.poller.report(self.stream, problem)
             return
         self._count_reply(reason)
         if self.described is not None:

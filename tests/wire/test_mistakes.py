@@ -12,10 +12,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from haproxy_py import counters
+from haproxy_py import counters, pages
 from haproxy_py.networks import Networks
+from tests.proxy_process import find_free_ports
 from tests.wire.inner_worker import InnerWorker
-from tests.wire.scripted import WITHIN, ScriptedReplica, answer_each
+from tests.wire.scripted import WITHIN, ScriptedReplica, Wire, answer_each
 
 GET = b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n"
 
@@ -99,3 +100,25 @@ async def test_worker_without_files_rests_until_there_are_some() -> None:
         assert [notice.level for notice in worker.notices] == ["warning", "warning"]
         assert any("no connection can be accepted" in notice.text for notice in worker.notices)
         assert any("no connection to a replica can be opened" in notice.text for notice in worker.notices)
+
+
+@pytest.mark.parametrize("replica_is", ["gone", "dying"])
+async def test_mistake_with_the_answer_to_a_request_whose_replica_failed_ends_the_connection_of_its_client(
+    replica_is: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no deadline then, so it would wait for ever."""
+
+    def fail(*_: object) -> bytes:
+        raise LookupError("on purpose")
+
+    async def die(wire: Wire, number: int) -> None:
+        await wire.read_head()
+
+    monkeypatch.setattr(pages, "render_error_page", fail)
+    async with ScriptedReplica(die) as dying:
+        url = dying.url if replica_is == "dying" else f"http://127.0.0.1:{find_free_ports(1)[0]}"
+        async with InnerWorker([url], name="mistaken") as worker, await worker.open() as client:
+            client.send(b"POST /x HTTP/1.1\r\nHost: test\r\nAccept: text/html\r\nContent-Length: 0\r\n\r\n")
+            await client.wait_end(within=1)
+            [mistake] = worker.take_mistakes()
+            assert isinstance(mistake["exception"], LookupError)
