@@ -35,7 +35,6 @@ class Replica:
 
     def __init__(self, entry: object, queue: Queue, counters: Counters):
         self.name = entry.name
-        self.id = entry.id
         self.host = entry.host
         self.port = entry.port
         self.token = entry.token.encode("ascii")
@@ -53,9 +52,22 @@ class Replica:
         """How much of the work it gets, compared with the others."""
         self.weight = weight
 
-    def set_stamp(self, form: str) -> None:
-        """What answers say of the replica they came from: its `id`, its `name`, or nothing (`off`)."""
-        shown: str = {"id": self.id, "name": self.name, "off": ""}[form]
+    def bound_credit(self, most: cython.double) -> None:
+        """So much or so little at most: what was saved up beside heavier replicas would count for many turns beside others."""
+        which: cython.int
+        for which in range(2):
+            if self.credit[which] > most:
+                self.credit[which] = most
+            elif self.credit[which] < -most:
+                self.credit[which] = -most
+
+    def set_stamp(self, short_id: str, form: str) -> None:
+        """What answers say of the replica they came from: its `id`, its `name`, or nothing (`off`).
+
+        The id may change: it is as long as tells it apart from the others.
+        """
+        self.id = short_id
+        shown: str = {"id": short_id, "name": self.name, "off": ""}[form]
         self.stamp = f"X-HA-Replica: {shown}\r\n".encode("ascii") if shown else b""
 
     def set_ejection(self, first: cython.double, longest: cython.double) -> None:

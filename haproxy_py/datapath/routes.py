@@ -1,7 +1,7 @@
 """Routes: the table as the data path uses it, with every setting where one look finds it.
 
-Built by a worker from each table that control sends, and never changed but for the turn of round robin. Replicas are carried
-over from the routes before, with their idle connections, as long as name and address are the same.
+Built by a worker from each table that control sends, and never changed but for the turns and the slow start. Replicas are
+carried over from the routes before, with their idle connections, as long as name and address are the same.
 
 What a draining replica is given (DRN-1): no new exchange and no tunnel, of sticky clients neither, whose next request goes to
 another. If no replica is ready, those that discovery lets drain get all of it, because they still serve; one that drains by an
@@ -54,6 +54,9 @@ class Instance:
         ]
         self.replicas = [replica for replica in usable if replica.weight > 0]
         self.weighted = len({replica.weight for replica in self.replicas}) > 1
+        total: cython.int = sum([replica.weight for replica in self.replicas])
+        for replica in self.replicas:
+            replica.bound_credit(total)
         self.by_token = {replica.token: replica for replica in usable}  # weight 0: its own clients only
         self.counts = counters.block(layout.instance_at(entry.slot))
         self.max_line = limits.request_line
@@ -131,7 +134,7 @@ class Routes:
                 if item.healthy and not replica.healthy:
                     warm_until[entry.name] = clock.now + entry.eject.slow_start
                 replica.set_healthy(item.healthy, clock.now)
-                replica.set_stamp(entry.replica_header)
+                replica.set_stamp(item.id, entry.replica_header)
                 replica.set_weight(item.weight)
                 replica.set_ejection(entry.eject.first, entry.eject.longest)
                 kept.add(key)

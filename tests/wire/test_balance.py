@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 
 import pytest
 
 from haproxy_py import counters
+from haproxy_py.control.tables import choose_ids
 from tests.proxy_process import describe_instance, find_free_ports
 from tests.wire.inner_worker import InnerWorker
-from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually
+from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually, get_field
 
 GET = b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello"
@@ -401,3 +403,33 @@ async def test_without_ha_mode_the_editor_keeps_to_one_replica_while_flows_sprea
             for _ in range(10):
                 await client.ask(GET)
         assert sorted((one.count, two.count)) == [5, 15]
+
+
+def find_alike() -> tuple[str, str]:
+    """Two names of replicas whose short ids would be equal."""
+    known: dict[str, str] = {}
+    for number in itertools.count():
+        name = f"replica-{number}"
+        [short_id] = choose_ids([name]).values()
+        if short_id in known:
+            return known[short_id], name
+        known[short_id] = name
+    raise AssertionError
+
+
+async def test_answers_carry_the_id_that_the_table_names_when_it_has_become_longer() -> None:
+    async with (
+        ScriptedReplica(answer_each()) as one,
+        ScriptedReplica(answer_each()) as two,
+        InnerWorker([one.url]) as worker,
+        await worker.open() as client,
+    ):
+        names = find_alike()
+        marks = {url.url.removeprefix("http://"): {"name": name} for url, name in zip((one, two), names, strict=True)}
+        await worker.publish(describe_instance([one.url]), marks=marks)
+        before = get_field((await client.ask(GET))[1], "X-HA-Replica")
+        assert before == worker.table.instances[0].replicas[0].id
+        await worker.publish(describe_instance([one.url, two.url]), marks=marks)
+        seen = {get_field((await client.ask(GET))[1], "X-HA-Replica") for _ in range(4)}
+        assert seen == {replica.id for replica in worker.table.instances[0].replicas}
+        assert before not in seen

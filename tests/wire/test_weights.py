@@ -73,6 +73,16 @@ async def test_shares_are_exactly_as_the_weights(policy: str, weights: tuple[int
         assert [script.count for script in scripts] == [weight * rounds for weight in weights]
 
 
+async def test_weights_that_change_hold_at_once() -> None:
+    """What a light replica had saved up beside a heavy one is not paid out in a row."""
+    async with run(256, 1) as (worker, scripts, urls):
+        await ask_many(worker, 100)
+        assert [script.count for script in scripts] == [100, 0]
+        await worker.publish(describe(dict(zip(urls, (2, 1), strict=True))))
+        await ask_many(worker, 12)
+        assert 6 <= scripts[0].count - 100 <= 8
+
+
 async def test_turns_of_a_heavy_replica_are_spread() -> None:
     order: list[str] = []
     scripts: list[Counting] = [Named(name, order) for name in "abc"]
