@@ -430,8 +430,8 @@ class ClientConnection(Request):
     @cython.cfunc
     def tunnel_begins(self, tunnel: Tunnel):
         """The stream is the tunnel's now; what the client had sent ahead goes first (WSK-9)."""
-        self.known_routes = None  # a tunnel may outlive many tables
-        self.known_instance = None
+        self.known_host = None
+        self.known_instance = None  # a tunnel may outlive many tables
         if self.reading_paused:
             self.stream.resume()
         if self.held is not None:

@@ -3,13 +3,13 @@ from haproxy_py.datapath.heads cimport Head
 from haproxy_py.datapath.passage cimport Passage
 from haproxy_py.datapath.pool cimport Replica
 from haproxy_py.datapath.replica cimport ReplicaConnection
-from haproxy_py.datapath.routes cimport Instance, Routes
+from haproxy_py.datapath.routes cimport Instance
 
 cdef class Request(Exchange):
     # per connection
-    cdef bytes known_host  # as the last request spelled it, with the instance and the routes it led to
+    cdef bytes known_host  # as the last request spelled it, with the instance it led to
     cdef Instance known_instance
-    cdef Routes known_routes
+    cdef int known_version  # of the routes that said so
 
     cdef int _verdict(self, Head head, Passage* passage) except? -1000
     cdef int find_instance(self, Passage* passage)

@@ -103,7 +103,7 @@ class Request(Exchange):
         known: bytes = self.known_host
         if (
             known is not None
-            and self.known_routes is routes
+            and self.known_version == routes.version
             and PyBytes_GET_SIZE(known) == passage.name_size
             and memcmp(PyBytes_AS_STRING(known), passage.host, passage.name_size) == 0
         ):
@@ -114,7 +114,7 @@ class Request(Exchange):
         if self.instance is None:
             return -(BAD_HOST + 1)
         self.known_host = known
-        self.known_routes = routes
+        self.known_version = routes.version
         self.known_instance = self.instance
         return 0
 

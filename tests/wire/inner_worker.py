@@ -6,6 +6,7 @@ What needs a process of its own (memory, signals, `kill -9`) uses `tests.proxy_p
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import mmap
 import os
@@ -252,6 +253,12 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 def count_open_files(pid: int | str = "self") -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def count_objects(kind: str) -> int:
+    """The objects of a compiled class, by its name, that are alive in this process."""
+    gc.collect()
+    return sum(type(one).__name__ == kind for one in gc.get_objects())
 
 
 def read_memory(pid: int) -> int:

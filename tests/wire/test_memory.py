@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.proxy_process import ProxyProcess, describe_instance, find_free_ports
-from tests.wire.inner_worker import count_open_files, find_workers, read_memory
+from tests.wire.inner_worker import InnerWorker, count_objects, count_open_files, find_workers, read_memory
 from tests.wire.scripted import OK, ScriptedReplica, Wire, eventually, open_wire
 from tests.wire.test_processes import get_metric
 from tests.wire.test_tunnels import HANDSHAKE, SWITCH
@@ -159,3 +160,18 @@ async def test_twenty_thousand_exchanges_of_all_kinds_leave_nothing_behind(
         assert await get_metric(proxy, "client_connections") == 0
         assert (worker,) == tuple(find_workers(proxy.pid))
     assert "internal error" not in proxy.log
+
+
+async def test_idle_clients_keep_no_former_table() -> None:
+    async with (
+        ScriptedReplica(serve) as replica,
+        InnerWorker([replica.url]) as worker,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        await worker.publish(describe_instance([replica.url]))
+        before = count_objects("Routes")
+        for _ in range(5):
+            client = await stack.enter_async_context(await worker.open())
+            assert (await client.ask(GET))[0] == 200
+            await worker.publish(describe_instance([replica.url]))
+        assert count_objects("Routes") == before
