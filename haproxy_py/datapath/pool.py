@@ -190,7 +190,7 @@ class Replica:
 
     @cython.cfunc
     def put_idle(self, connection: Pooled, limit: cython.int, now: cython.double) -> cython.void:
-        """Keep a connection; the caller starts its deadline."""
+        """Keep a connection, whose deadline runs already."""
         oldest: Pooled
         connection.idle_since = now
         self.idle.append(connection)

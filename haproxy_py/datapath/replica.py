@@ -287,8 +287,8 @@ class ReplicaConnection(Pooled):
             self.discard()
             return
         self.phase = UNUSED
-        self.replica.put_idle(self, instance.max_idle, self.context.clock.now)
         instance.upstream_idle.start(self)
+        self.replica.put_idle(self, instance.max_idle, self.context.clock.now)
 
     # --- its own business ---
 
@@ -423,11 +423,11 @@ class ReplicaConnection(Pooled):
             and not self.context.draining
         ):
             self.phase = UNUSED
-            self.replica.put_idle(self, self.instance.max_idle, self.context.clock.now)
             if seconds < 0:
                 self.instance.upstream_idle.start(self)
             else:
                 self.context.clock.queue(seconds).start(self)
+            self.replica.put_idle(self, self.instance.max_idle, self.context.clock.now)
         else:
             self.discard()
         user.answer_complete(self)

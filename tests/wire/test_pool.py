@@ -11,7 +11,7 @@ import time
 import pytest
 
 from haproxy_py import counters
-from tests.wire.inner_worker import InnerWorker
+from tests.wire.inner_worker import InnerWorker, count_objects
 from tests.wire.scripted import OK, WITHIN, ScriptedReplica, Wire, answer_each, eventually, get_field
 
 GET = b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -267,3 +267,16 @@ async def test_replica_that_leaves_the_table_loses_its_idle_connections_and_fini
         await eventually(lambda: len(script.ended) == 3)
         assert (await client.ask(GET))[2] == b"ok"
         assert other.accepted == 1
+
+
+async def test_no_pool_keeps_nothing_of_connections_that_were_used() -> None:
+    async with (
+        ScriptedReplica(answer_each()) as replica,
+        InnerWorker([replica.url], limits={"idle_connections": 0}) as worker,
+        await worker.open() as client,
+    ):
+        before = count_objects("ReplicaConnection")
+        for _ in range(10):
+            assert (await client.ask(GET))[0] == 200
+        assert replica.accepted == 10
+        await eventually(lambda: count_objects("ReplicaConnection") <= before, within=2)
