@@ -8,6 +8,7 @@ replace this process or give it a new table: it finishes what runs and exits.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import gc
 import mmap
@@ -31,6 +32,10 @@ from haproxy_py.table import Table
 
 COMPLAIN_AGAIN = 10.0
 """Seconds between two warnings about the same."""
+
+SPARE_FILES = 8
+"""File descriptors that are kept back: a listener that is added, or a certificate that is renewed, must not end a worker whose
+connections have taken all others."""
 
 
 class Worker:
@@ -63,6 +68,7 @@ class Worker:
         self._deadline = 0.0  # seconds that it goes on without control
         self._draining: list[Any] = []  # replicas that drain, and those that left doing so while they have tunnels
         self._ticking: asyncio.TimerHandle | None = None
+        self._spare: list[int] = []  # up to SPARE_FILES
         self._finished = asyncio.Event()
 
     async def run(self) -> None:
@@ -85,6 +91,7 @@ class Worker:
             if self._ticking is not None:
                 self._ticking.cancel()
             self._close_log()
+            self._give_spare()
             self._writer.close()
 
     @property
@@ -133,7 +140,9 @@ class Worker:
                 self._put(table)
                 self.say(channel.Applied(table.version))
             case channel.Listen():
+                self._give_spare()
                 self._listen_on(message)
+                self._keep_spare()
             case channel.Drain():
                 self._begin_drain(message)
             case channel.Stop():
@@ -143,6 +152,7 @@ class Worker:
         self._number = start.worker
         self.context = Context(self.loop, self._clock, Counters(self._memory), start.via, None, self._run_out)
         self._put(start.table)
+        self._keep_spare()
         self._tick()
         # What exists now lives as long as the process: the collector need not look at it again, and what comes later
         # is freed by reference counting alone but for rare cycles.
@@ -176,6 +186,16 @@ class Worker:
         for listener, fd in zip(new, fds, strict=True):
             self._doors[listener.number] = Door(self, listener, fd)
 
+    def _keep_spare(self) -> None:
+        """As many as there are."""
+        with contextlib.suppress(OSError):
+            while len(self._spare) < SPARE_FILES:
+                self._spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+    def _give_spare(self) -> None:
+        while self._spare:
+            os.close(self._spare.pop())
+
     def _switch_log(self, on: bool) -> None:
         if on and self.context.log is None:
             self.context.log = AccessLog(self._log_fd)
@@ -201,6 +221,7 @@ class Worker:
         self._cells[counters.WORKER_TICKS] += 1
         for door in self._doors.values():
             door.go_on()
+        self._keep_spare()
         self._tell_shortage()
         self._clock.tick()
         self.context.refresh_date()

@@ -18,6 +18,7 @@ from haproxy_py.certificates import Certificate
 from haproxy_py.control.sockets import admit_all
 from tests.wire.inner_worker import InnerWorker, read_lines
 from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually, get_field, open_wire
+from tests.wire.test_mistakes import no_files
 from tests.wire.test_tls import issue, open_tls, trust
 from tests.wire.test_tunnels import echo, switching, upgrade
 
@@ -195,6 +196,25 @@ async def test_socket_that_goes_over_to_tls_loses_nobody(
         await asyncio.sleep(0.5)  # longer than the socket would live if it had not survived
         async with await open_tls(get_port(second), trust(authority)) as client:
             assert (await client.ask(GET))[0] == 200
+
+
+async def test_listener_and_certificate_come_in_although_connections_have_taken_all_file_descriptors(
+    second: socket.socket,
+) -> None:
+    authority, renewed = trustme.CA(), trustme.CA()
+    async with (
+        ScriptedReplica(answer_each()) as replica,
+        InnerWorker([replica.url], certificate=issue(authority)) as worker,
+        await open_tls(worker.port, trust(authority)) as client,
+    ):
+        assert (await client.ask(GET))[0] == 200
+        with no_files():
+            await worker.renew(issue(renewed))
+            await worker.listen(worker.describe(), describe(second), sockets=[second])
+            assert (await client.ask(GET))[0] == 200
+        async with await open_tls(worker.port, trust(renewed)) as new, await open_wire(get_port(second)) as added:
+            assert (await new.ask(GET))[0] == 200
+            assert (await added.ask(GET))[0] == 200
 
 
 async def test_drain_ends_what_a_listener_left_behind_too(second: socket.socket) -> None:
