@@ -56,7 +56,7 @@ sanitize: $(VENV)/built  ## the tests of the data path with every access to memo
 		$(abspath $(RUN))/python -m pytest tests/datapath tests/wire --ignore tests/wire/test_node_agrees.py \
 		-k 'not test_memory and not test_slow_side_costs'
 
-bench: $(VENV)/built  ## cost, latency and memory beside HAProxy, nginx, Caddy, Envoy and the raw relay: 30 minutes
+bench: $(VENV)/built  ## cost, latency and memory beside HAProxy, nginx, Caddy, Envoy and the raw relay: within half an hour
 	@$(RUN)/pip install --quiet --requirement benchmarks/requirements.txt
 	$(RUN)/python -m benchmarks
 
