@@ -193,7 +193,7 @@ class InstancesFrom:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Paths of PEM files, relative to the configuration file. Without `key`, the first file holds the key, too."""
+    """Paths of PEM files. Without `key`, the first file holds the key, too."""
 
     certificate: str
     key: str = ""
@@ -211,7 +211,7 @@ class Listen:
 class Ops:
     host: str = "127.0.0.1"
     port: int = 9090
-    token_file: str = ""  # path, relative to the configuration file; empty: calls that change something are off
+    token_file: str = ""  # path; empty: calls that change something are off
 
 
 @dataclass(frozen=True, slots=True)

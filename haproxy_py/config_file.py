@@ -41,6 +41,7 @@ from haproxy_py.config_reader import (
     Reader,
     boolean,
     duration,
+    file_path,
     is_true,
     kept,
     list_of,
@@ -331,14 +332,14 @@ def _read_listen(addresses: _Addresses) -> Reader[Listen]:
 
 
 def _read_tls(node: Node, problems: Problems) -> Tls | None:
-    path: Reader[str] = text_only(values.file_path, "a path like /etc/haproxy-py/tls.crt")
+    path = file_path("a path like /etc/haproxy-py/tls.crt")
     found = read_keys(node, {"certificate": path, "key": path}, problems, needed=["certificate"])
     return Tls(**found) if "certificate" in found else None
 
 
 def _read_ops(addresses: _Addresses) -> Reader[Ops]:
     def read(node: Node, problems: Problems) -> Ops:
-        token_file: Reader[str] = text_only(values.file_path, "a path like /etc/haproxy-py/ops-token")
+        token_file = file_path("a path like /etc/haproxy-py/ops-token")
         found = read_keys(node, {"address": addresses.read, "token_file": token_file}, problems)
         return Ops(*found.pop("address", ()), **found)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from haproxy_py.config import Cluster, KubernetesSelector, KubernetesService
 from haproxy_py.config_error import Problems
-from haproxy_py.config_reader import Reader, list_of, once, read_keys, scalar, text_only, word
+from haproxy_py.config_reader import Reader, file_path, list_of, once, read_keys, scalar, text_only, word
 from haproxy_py.config_tree import Node
 from haproxy_py.config_values import MANAGEMENT_PORT, UnacceptableError, quote
 
@@ -16,9 +16,6 @@ MAX_NAMESPACES = 64
 
 MAX_SELECTOR = 1024
 """Characters of a label selector; it travels in the query of every request."""
-
-MAX_PATH = 4096
-"""Characters of a path (PATH_MAX of Linux)."""
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DNS_LABEL = re.compile(_LABEL)
@@ -63,12 +60,6 @@ def label_selector(text: str) -> str:
     return text
 
 
-def _path(text: str) -> str:
-    if not text or len(text) > MAX_PATH or "\0" in text:
-        raise UnacceptableError(f"expected the path of a file, found {quote(text)}")
-    return text
-
-
 def _context(text: str) -> str:
     if not 1 <= len(text) <= 253:
         raise UnacceptableError(f"expected the name of a context of the kubeconfig, found {quote(text)}")
@@ -79,7 +70,7 @@ _name: Reader[str] = text_only(object_name, "a name")
 _COMMON: dict[str, Reader[Any]] = {
     "source": word("endpointslices", "endpoints"),
     "family": word("ipv4", "ipv6"),
-    "kubeconfig": text_only(_path, "the path of a file"),
+    "kubeconfig": file_path("the path of a file"),
     "context": text_only(_context, "the name of a context"),
 }
 

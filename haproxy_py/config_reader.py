@@ -6,6 +6,7 @@ A reader takes a node of the tree. What is wrong with it goes to the problems, w
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -47,6 +48,19 @@ def text_only(check: Callable[[str], T], expected: str) -> Reader[T]:
             problems.add(node.place, f"expected {expected}, found {describe(node)}: text needs quotes here")
             return None
         return read_scalar(node, problems)
+
+    return read
+
+
+def file_path(expected: str) -> Reader[str]:
+    """Reads the path of a file. A relative one counts from the folder of the configuration file; `~` is the user's home."""
+    read_text: Reader[str] = text_only(values.file_path, expected)
+
+    def read(node: Node, problems: Problems) -> str | None:
+        text = read_text(node, problems)
+        if text is None:
+            return None
+        return os.path.join(os.path.dirname(node.place.source), os.path.expanduser(text))
 
     return read
 

@@ -83,7 +83,7 @@ REASONS: dict[str, Reason] = {
         501, "http_request_error", "The only transfer coding that may be used for a request is chunked."
     ),
     "connect_failed": Reason(
-        502, "connection_refused", "No replica of this instance accepted a connection: try again in a moment."
+        502, "connection_refused", "No replica that was tried accepted a connection: try again in a moment."
     ),
     "upstream_closed": Reason(
         502, "connection_terminated", "The replica closed the connection before its answer was complete."

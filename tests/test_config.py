@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -927,7 +928,7 @@ def test_a_service_alone_gives_the_defaults() -> None:
 def test_every_key_of_a_service_is_read() -> None:
     keys = "service: a, namespace: b, port: http, source: endpoints, family: ipv6, kubeconfig: ~/c, context: 'd e'"
     assert read_kubernetes(keys).kubernetes == KubernetesService(
-        "a", "b", "http", "endpoints", "ipv6", Cluster("~/c", "d e")
+        "a", "b", "http", "endpoints", "ipv6", Cluster(os.path.expanduser("~/c"), "d e")
     )
 
 
@@ -1120,6 +1121,22 @@ def test_dns_says_nothing_of_the_mode() -> None:
 def test_tls_names_files_and_the_key_may_lie_in_the_first() -> None:
     assert parse(write(listen="tls: {certificate: a.crt, key: a.key}"), "x").listen[0].tls == Tls("a.crt", "a.key")
     assert parse(write(listen="tls: {certificate: both.pem}"), "x").listen[0].tls == Tls("both.pem")
+
+
+def test_relative_paths_of_files_count_from_the_configuration_file_and_home_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    cluster = "kubernetes: {kubeconfig: ~/.kube/config}"
+    written = write(
+        listen="tls: {certificate: tls/a.crt, key: /keys/a.key}",
+        top=f"ops: {{token_file: ../token}}\ninstances_from: {{{cluster}}}",
+    )
+    config = parse(written, "/etc/haproxy-py/proxy.yaml")
+    assert config.listen[0].tls == Tls("/etc/haproxy-py/tls/a.crt", "/keys/a.key")
+    assert config.ops.token_file == "/etc/haproxy-py/../token"
+    assert config.instances_from is not None
+    assert config.instances_from.kubernetes.cluster.kubeconfig == "/home/me/.kube/config"
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def find_caller(args: argparse.Namespace) -> Caller:
             raise CallError(str(error), 2) from None
         url = f"http://{spell_address(_reach(config.ops.host), config.ops.port)}"
         if token_file is None and config.ops.token_file:
-            token_file = Path(args.config).parent / config.ops.token_file
+            token_file = Path(config.ops.token_file)
     try:
         token = read_token(token_file).decode("ascii") if token_file is not None and "token_file" in args else ""
     except TokenError as error:

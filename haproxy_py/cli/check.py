@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the errors, or the summary."""
     try:
         config = load(args.file)
-        check_certificates(config, str(args.file))
-        if token_file := find_token_file(config, str(args.file)):
+        check_certificates(config)
+        if token_file := find_token_file(config.ops):
             token_file.read()
     except (ConfigError, CertificateError, TokenError) as error:
         print(error, file=sys.stderr)

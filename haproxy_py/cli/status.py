@@ -82,14 +82,23 @@ def lay_out(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _describe_replica(replica: Any) -> tuple[str, ...]:
-    drain = replica["drain"]
     return (
         replica["name"],
         replica["id"],
         spell_address(replica["host"], replica["port"]),
-        replica["state"] + (f" by {drain['by']}, {drain['seconds_left']:.0f} s left" if drain else ""),
+        _describe_state(replica),
         str(replica["active_requests"]),
         str(replica["active_tunnels"]),
         str(replica["requests"]),
         str(replica["failed_connections"]),
     )
+
+
+def _describe_state(replica: Any) -> str:
+    drain = replica["drain"]
+    if drain is None:
+        state: str = replica["state"]
+        return state
+    if drain["by"] == "operator" and not replica["active_requests"] and not replica["active_tunnels"]:
+        return "drained by operator"
+    return f"{replica['state']} by {drain['by']}, {drain['seconds_left']:.0f} s left"

@@ -33,11 +33,11 @@ class CertificateError(Exception):
 class CertificateFiles:
     """The two files of one listener."""
 
-    def __init__(self, setting: str, tls: Tls, folder: Path) -> None:
-        """`setting` names the part of the configuration; relative paths count from `folder`."""
+    def __init__(self, setting: str, tls: Tls) -> None:
+        """`setting` names the part of the configuration."""
         self.setting = setting
-        self.certificate = folder / tls.certificate
-        self.key = folder / (tls.key or tls.certificate)
+        self.certificate = Path(tls.certificate)
+        self.key = Path(tls.key or tls.certificate)
         self.found: Certificate | None = None  # as last read
         self._seen: object = None
         self._bad_looks = 0
@@ -83,11 +83,11 @@ class CertificateFiles:
         return facts
 
 
-def check_certificates(config: Config, source: str) -> None:
+def check_certificates(config: Config) -> None:
     """Read those of all listeners. Raises CertificateError."""
     for index, listen in enumerate(config.listen):
         if listen.tls is not None:
-            CertificateFiles(f"listen[{index}].tls", listen.tls, Path(source).parent).read()
+            CertificateFiles(f"listen[{index}].tls", listen.tls).read()
 
 
 def _read_pair(certificate: Path, key: Path) -> Certificate:

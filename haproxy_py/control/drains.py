@@ -4,7 +4,7 @@
   new work (DRN-1; `datapath/routes.py` says what that means), what runs on it ends by itself (DRN-3), and its tunnels are
   closed within `drain.deadline` of the beginning (DRN-9).
 - An operator's word holds, whatever discovery says and however often the configuration is read again, until the operator takes
-  it back or the replica is no longer found.
+  it back or the replica is no longer found. A process that takes over keeps it.
 - The last ready replica of an instance is drained only if the operator insists: no other would get its work.
 """
 
@@ -26,9 +26,12 @@ class Drains:
     ends: Mapping[ReplicaKey, float] = field(default_factory=dict)  # monotonic seconds, of every replica that drains
 
     def mark(
-        self, found: Iterable[FoundInstance], now: float, deadline: float
+        self, found: Iterable[FoundInstance], now: float, deadline: float, *, is_complete: bool = True
     ) -> tuple[tuple[FoundInstance, ...], Drains]:
-        """What was found, with the replicas that drain marked, and the drains that are left of these and begin now."""
+        """What was found, with the replicas that drain marked, and the drains that are left of these and begin now.
+
+        `is_complete`: a replica that is not among what was found is gone, and not only not found yet.
+        """
         ends: dict[ReplicaKey, float] = {}
         there: set[ReplicaKey] = set()
 
@@ -45,7 +48,7 @@ class Drains:
             name = one.settings.name
             replicas = tuple(mark_one((name, replica.name), replica) for replica in one.replicas)
             marked.append(one if replicas == one.replicas else replace(one, replicas=replicas))
-        return tuple(marked), Drains(self.ordered & there, ends)
+        return tuple(marked), Drains(self.ordered & there if is_complete else self.ordered, ends)
 
     def order(self, key: ReplicaKey) -> Drains:
         """The same, and this replica drains by an operator's word."""

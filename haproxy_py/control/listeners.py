@@ -11,7 +11,6 @@ import itertools
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 from haproxy_py import channel
@@ -83,9 +82,7 @@ class Change:
 class Listeners:
     """The listeners that are open now."""
 
-    def __init__(self, source: str | None) -> None:
-        """`source`: the configuration file; relative paths of certificates count from its folder."""
-        self._folder = Path(source).parent if source else Path()
+    def __init__(self) -> None:
         self._open: list[Listener] = []
         self._numbers = itertools.count(1)
 
@@ -226,7 +223,7 @@ class Listeners:
     def _read_files(self, setting: str, one: Listen) -> CertificateFiles | None:
         if one.tls is None:
             return None
-        files = CertificateFiles(f"{setting}.tls", one.tls, self._folder)
+        files = CertificateFiles(f"{setting}.tls", one.tls)
         files.read()
         return files
 

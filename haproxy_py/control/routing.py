@@ -58,8 +58,12 @@ class Routing:
             raise RuntimeError("no table yet: build_first() comes before any port is open")
         return self._table
 
-    def build_first(self) -> None:
-        """The table to start with: static replicas, and nothing of what must be discovered. Raises TableError."""
+    def build_first(self, drained: Iterable[ReplicaKey] = ()) -> None:
+        """The table to start with: static replicas, and nothing of what must be discovered. Raises TableError.
+
+        `drained`: replicas that operators have taken out of a process before this one.
+        """
+        self._drains = Drains(frozenset(drained))
         self._found = self.discovery.find(self._config)
         self._table, self._drains = self._build(self._found, self._drains, self._config)
 
@@ -80,6 +84,11 @@ class Routing:
         self.discovery.follow(config)
         self.checks.follow(found)
         return table
+
+    @property
+    def drained(self) -> list[ReplicaKey]:
+        """Replicas that operators have taken out."""
+        return sorted(self._drains.ordered)
 
     async def close(self) -> None:
         """Discover and check no more. What was found last stays in the table."""
@@ -156,7 +165,9 @@ class Routing:
 
     def _build(self, found: tuple[FoundInstance, ...], drains: Drains, config: Config) -> tuple[Table, Drains]:
         """The next table, and the drains it shows. Raises TableError, and then nothing has changed."""
-        marked, drains = drains.mark(found, time.monotonic(), config.drain.deadline)
+        marked, drains = drains.mark(
+            found, time.monotonic(), config.drain.deadline, is_complete=self._complete_since is not None
+        )
         return self.tables.build(self.checks.mark(marked)), drains
 
     def _put(self, table: Table, found: tuple[FoundInstance, ...], drains: Drains) -> None:

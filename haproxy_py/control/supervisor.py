@@ -25,22 +25,20 @@ from haproxy_py.control import watchdog
 from haproxy_py.control.certificates import LOOK_EVERY, CertificateError
 from haproxy_py.control.cpus import count_cpus
 from haproxy_py.control.crew import KILL_AFTER_DEADLINE, Crew
+from haproxy_py.control.in_force import CLOSE_AFTER, InForce
 from haproxy_py.control.limits import raise_file_limit
 from haproxy_py.control.listeners import Change, Listeners
 from haproxy_py.control.log import Log
-from haproxy_py.control.reload import Reloader, ReloadError
+from haproxy_py.control.ops_access import OpsAccess
+from haproxy_py.control.reload import Reloader
 from haproxy_py.control.routing import Routing
 from haproxy_py.control.sockets import BindError, bind_alone, format_address, is_of_this_machine
 from haproxy_py.control.tables import TableBuilder, TableError
-from haproxy_py.control.takeover import ANSWER_WITHIN, READY_WITHIN, Handover, Heir, Offer, TakeoverError, ask
-from haproxy_py.control.token import SHORT, TokenError, TokenFile, find_token_file
+from haproxy_py.control.takeover import ANSWER_WITHIN, READY_WITHIN, Estate, Heir, TakeoverError, ask
+from haproxy_py.control.token import TokenError
 from haproxy_py.control.workers import Worker, WorkerFailedError
-from haproxy_py.ops.port import OpsPort
-from haproxy_py.ops.view import ReplicaSeries, View
+from haproxy_py.ops.view import RefusedError, ReplicaSeries, View
 from haproxy_py.table import ReplicaEntry
-
-CLOSE_AFTER = 1.0
-"""Seconds after which a listening socket that is given up is closed here; until then workers accept who waits there."""
 
 NEWS_WITHIN = 1.0
 """Seconds after which a process that takes over looks again whether it is ready, if nothing has told it to."""
@@ -82,27 +80,22 @@ class Supervisor:
     """The life of one proxy."""
 
     def __init__(self, config: Config, source: str | None, *, takeover: bool = False) -> None:
-        self._config = config
-        self._source = source
         self._log = Log(config.log.level)
         self._began = time.monotonic()
         self._via = f"haproxy_py-{secrets.token_hex(4)}"
         self._crew = Crew(config.workers or count_cpus(), self._log)
         tables = TableBuilder(self._crew.segments, time.monotonic)
         self._routing = Routing(config, tables, self._is_own, self._crew.publish, self._log)
-        self._listeners = Listeners(source)
+        self._listeners = Listeners()
+        self._access = OpsAccess(config.ops, self, self, self._log)
+        self._in_force = InForce(config, self, self._crew, self._listeners, self._routing, self._access, self._log)
         self._file_limit = 0
-        self._own_ports: frozenset[int] = frozenset()
-        self._port = OpsPort(self, self._log.say)
-        self._ops_port = 0
-        self._token_file: TokenFile | None = None  # None: calls that change something are off
         self._ending: Ending | None = None  # once draining
         self._leaving = asyncio.Event()
         self._aborting = asyncio.Event()
-        self._changing = asyncio.Lock()  # held while what is open changes, or is about to be taken over
-        self._reloader = Reloader(config, source, self._apply, self._log)
-        self._handover = Handover(self, self._log)
+        self._reloader = Reloader(config, source, self._in_force.apply, self._log)
         self._takes_over = takeover
+        self._is_offered = False  # another process has what it needs to take over, and may do so
         self._heir: Heir | None = None  # until this process accepts: what it got of the one that runs
         self._inherited = Change()
         self._side_tasks: list[asyncio.Task[None]] = []
@@ -123,7 +116,7 @@ class Supervisor:
                 asyncio.create_task(self._reloader.run()),
                 asyncio.create_task(self._watch_certificates()),
                 asyncio.create_task(self._watch_workers()),
-                asyncio.create_task(self._watch_token()),
+                asyncio.create_task(self._access.watch_token()),
             ]
             return await self._serve()
         except (BindError, CertificateError, TableError, TakeoverError, TokenError, WorkerFailedError) as error:
@@ -133,9 +126,8 @@ class Supervisor:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._handover.close()
+            await self._access.close()
             await self._routing.close()
-            await self._port.close()
             self._listeners.close_all()
 
     def release(self) -> None:
@@ -148,45 +140,35 @@ class Supervisor:
         """Bind every port and open the operators' one; workers do not run yet."""
         workers = [segment.worker for segment in self._crew.segments]
         self._log.info(f"haproxy_py {__version__} starts, workers: {len(workers)}")
-        self._use_token(*await self._read_token(self._config))
-        self._routing.build_first()
+        await self._access.read_token()
         self._file_limit = raise_file_limit()
-        ops = await self._get_sockets(workers)
-        self._ops_port = ops.getsockname()[1]
-        self._own_ports = self._listeners.ports | {self._ops_port}
+        if self._takes_over:
+            await self._ask_for_estate()
+        self._routing.build_first(self._heir.estate.drained if self._heir is not None else ())
+        self._access.take(await self._get_sockets(workers))
+        self._in_force.note_own_ports()
         self._routing.follow()
-        self._ops_socket = ops
         self._crew.fill(self)
         if self._heir is None:
             await self._show()
 
     async def _get_sockets(self, workers: Sequence[int]) -> socket.socket:
         """Open every listener, or take it over; the socket of the operators' port."""
-        wanted, ops = self._config.listen, self._config.ops
-        if self._takes_over:
-            self._heir = await asyncio.to_thread(ask, ops.host, ops.port)
-            if self._heir is not None:
-                self._log.info(f"taking over from process {self._heir.process}, which goes on until this one is ready")
-                await self._changing.acquire()
-                self._inherited = self._listeners.inherit(wanted, workers, self._heir.offers)
-                self._listeners.commit(self._inherited)
-                return self._heir.ops
-            where = format_address(ops.host, ops.port)
-            self._log.info(f"no haproxy_py of this user has its operators' port at {where}: nothing to take over")
+        wanted, ops = self._in_force.config.listen, self._in_force.config.ops
+        if self._heir is not None:
+            await self._in_force.changing.acquire()
+            self._inherited = self._listeners.inherit(wanted, workers, self._heir.estate.listeners)
+            self._listeners.commit(self._inherited)
+            return self._heir.estate.ops
         self._listeners.commit(self._listeners.prepare(wanted, workers))
         return bind_alone(ops.host, ops.port, "ops.address")
 
     async def _show(self) -> None:
         """Open the operators' port, say where everything is, and let others take over."""
-        await self._port.open(self._ops_socket)
+        await self._access.open()
         for listener in self._listeners:
             self._log.info(f"listening on {listener}")
-        self._say_ops(self._ops_socket)
-        self._handover.open(self._config.ops.host, self._ops_port)
-
-    def _say_ops(self, ops: socket.socket) -> None:
-        host, port = ops.getsockname()[:2]
-        self._log.info(f"operators' port on http://{format_address(host, port)}: /metrics, /readyz, / for people")
+        self._access.say()
 
     async def _serve(self) -> int:
         """Run the workers until a signal has ended them. Raises WorkerFailedError."""
@@ -198,7 +180,7 @@ class Supervisor:
         try:
             if self._heir is not None:
                 await self._take_over(self._heir, working, leaving)
-                self._changing.release()
+                self._in_force.changing.release()
             await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if leaving.done():
                 await self._drain(working)
@@ -210,6 +192,19 @@ class Supervisor:
         return 0
 
     # --- taking over, and being taken over ---
+
+    async def _ask_for_estate(self) -> None:
+        """Get what the process that runs has, if one runs. Raises TakeoverError."""
+        ops = self._in_force.config.ops
+        self._heir = await asyncio.to_thread(ask, ops.host, ops.port)
+        if self._heir is None:
+            where = format_address(ops.host, ops.port)
+            self._log.info(f"no haproxy_py of this user has its operators' port at {where}: nothing to take over")
+            return
+        self._log.info(f"taking over from process {self._heir.process}, which goes on until this one is ready")
+        if drained := self._heir.estate.drained:
+            names = ", ".join(f"{replica} of {instance}" for instance, replica in drained)
+            self._log.info(f"replicas that operators have drained, and that stay so: {names}")
 
     async def _take_over(self, heir: Heir, *others: asyncio.Task[Any]) -> None:
         """Accept as soon as everything is ready; unless one of `others` ends first. Raises TakeoverError."""
@@ -228,9 +223,11 @@ class Supervisor:
                 raise TakeoverError(
                     f"not ready after {READY_WITHIN:g} s: {'; '.join(waits)}. Process {heir.process} goes on"
                 )
-        taken = self._listeners.take(self._inherited, [worker.number for worker in self._crew.workers], heir.offers)
+        taken = self._listeners.take(
+            self._inherited, [worker.number for worker in self._crew.workers], heir.estate.listeners
+        )
         self._heir = None
-        self._tell_listeners()
+        self.tell_listeners()
         try:
             await asyncio.to_thread(heir.confirm, taken)
             self._log.info(f"this process has taken over from process {heir.process}, which drains")
@@ -251,26 +248,28 @@ class Supervisor:
             self._listeners.admit_all()
             await asyncio.sleep(CLOSE_AFTER)
 
-    async def offer(self) -> tuple[list[Offer], socket.socket]:
+    async def offer(self) -> Estate:
         """What another process may take over. Raises TakeoverError."""
         if self._ending is not None:
             raise TakeoverError("it is ending already; start without --takeover when it has ended")
         try:
             async with asyncio.timeout(ANSWER_WITHIN / 2):
-                await self._changing.acquire()
+                await self._in_force.changing.acquire()
         except TimeoutError:
             raise TakeoverError("its configuration is being changed; try again") from None
-        return self._listeners.offer(), self._ops_socket
+        self._is_offered = True
+        return Estate(self._listeners.offer(), self._access.sock, self._routing.drained)
 
     def end_offer(self) -> None:
         """Nobody takes over any more."""
-        self._changing.release()
+        self._is_offered = False
+        self._in_force.changing.release()
 
     def hand_over(self, process: int, taken: Sequence[int]) -> None:
         """Another process accepts from so many sockets of each listener: drain. Raises TakeoverError."""
         if not self._listeners:
             raise TakeoverError("it was told to end, and has closed its ports")
-        drain = self._config.drain
+        drain = self._in_force.config.drain
         self._log.info(
             f"process {process} has taken over: draining. Nobody new is accepted here; what runs may go on until "
             f"{drain.deadline:g} s from now"
@@ -284,7 +283,7 @@ class Supervisor:
             for worker in self._crew:
                 if told := self.make_drain(worker.number):
                     worker.send(told)
-        self._side_tasks.append(asyncio.create_task(self._port.close()))  # the other one answers there
+        self._side_tasks.append(asyncio.create_task(self._access.close_port()))  # the other one answers there
 
     # --- ending ---
 
@@ -293,7 +292,8 @@ class Supervisor:
             self._log.warning(f"{number.name} again: everything is aborted now")
             self._aborting.set()
         else:
-            delay, deadline = self._config.drain.delay, self._config.drain.deadline
+            drain = self._in_force.config.drain
+            delay, deadline = drain.delay, drain.deadline
             now = asyncio.get_running_loop().time()
             self._ending = Ending(now + delay, now + delay, now + deadline)
             self._leaving.set()
@@ -343,7 +343,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(watchdog.LOOK_EVERY)
             for worker in self._crew:
-                worker.look(time.monotonic(), self._config.watchdog)
+                worker.look(time.monotonic(), self._in_force.config.watchdog)
 
     # --- what a place for a worker asks ---
 
@@ -360,33 +360,16 @@ class Supervisor:
                 self._listeners.join(worker)
         except BindError as error:
             self._log.error(f"worker {worker} gets no connections: {error}")
-        self._tell_listeners()  # all of them: shares change with the number of workers
+        self.tell_listeners()  # all of them: shares change with the number of workers
         for place in self._crew:
             if place.number == worker and place.process is not None:
                 self._log.info(f"{place.process} {'accepts connections' if self._heir is None else 'has started'}")
                 if deadline is not None:  # it was being replaced when it was told to leave: who waits there is served
-                    self._tell_listeners(only=place)
+                    self.tell_listeners(only=place)
                     left = max(0.0, deadline - asyncio.get_running_loop().time())
                     place.send(channel.Drain(0.0, left, accepting=False))
                 elif drain := self.make_drain(worker):
                     place.send(drain)
-
-    def _tell_listeners(self, surviving: frozenset[int] = frozenset(), only: Worker | None = None) -> None:
-        """Have every worker accept on what is open now. `surviving`: listeners left whose sockets others have."""
-        if self._heir is not None:
-            return  # nobody accepts before all can
-        listeners = self._listeners.describe(self._file_limit, len(self._crew.workers))
-        message = channel.Listen(
-            listeners,
-            self._config.log.access == "json",
-            self._config.drain.delay,
-            self._config.drain.deadline,
-            surviving,
-        )
-        for worker in self._crew.workers if only is None else [only]:
-            fds = self._listeners.list_fds(worker.number)
-            own = tuple(listener for listener in listeners if listener.number in fds)
-            worker.listen(replace(message, listeners=own), fds)
 
     def make_drain(self, worker: int) -> channel.Drain | None:
         """What is left of the drain; None while the proxy is not draining."""
@@ -415,9 +398,34 @@ class Supervisor:
     # --- what routing asks ---
 
     def _is_own(self, host: str, port: int) -> bool:
-        return port in self._own_ports and is_of_this_machine(host)
+        return port in self._in_force.own_ports and is_of_this_machine(host)
 
-    # --- reading certificates and the configuration again ---
+    # --- what a change of the configuration asks ---
+
+    @property
+    def is_ending(self) -> bool:
+        """A signal has come, or another process has taken over."""
+        return self._leaving.is_set()
+
+    def tell_listeners(self, surviving: frozenset[int] = frozenset(), only: Worker | None = None) -> None:
+        """Have every worker accept on what is open now. `surviving`: listeners left whose sockets others have."""
+        if self._heir is not None:
+            return  # nobody accepts before all can
+        config = self._in_force.config
+        listeners = self._listeners.describe(self._file_limit, len(self._crew.workers))
+        message = channel.Listen(
+            listeners,
+            config.log.access == "json",
+            config.drain.delay,
+            config.drain.deadline,
+            surviving,
+        )
+        for worker in self._crew.workers if only is None else [only]:
+            fds = self._listeners.list_fds(worker.number)
+            own = tuple(listener for listener in listeners if listener.number in fds)
+            worker.listen(replace(message, listeners=own), fds)
+
+    # --- reading certificates again ---
 
     async def _watch_certificates(self) -> None:
         """Hand every new certificate to the workers. Ends by being cancelled."""
@@ -433,129 +441,10 @@ class Supervisor:
                     self._log.error(f"{error}; the former certificate stays in force")
                     continue
                 if found is not None:
-                    self._tell_listeners()
+                    self.tell_listeners()
                     self._log.info(
                         f"{files.setting}: the certificate in {files.certificate} has changed; new connections get it"
                     )
-
-    async def _watch_token(self) -> None:
-        """Follow the file of the token. Ends by being cancelled."""
-        while True:
-            await asyncio.sleep(LOOK_EVERY)
-            file = self._token_file
-            try:
-                token = await asyncio.to_thread(file.look) if file is not None else None
-            except TokenError as error:
-                self._log.error(f"{error}; the former token stays in force")
-                continue
-            if file is not None and token is not None and file is self._token_file:
-                self._use_token(file, token)
-                self._log.info(f"ops.token_file: the token in {file.path} has changed; calls need the new one")
-
-    async def _read_token(self, config: Config) -> tuple[TokenFile | None, bytes]:
-        """The file that a configuration names, and the token in it. Raises TokenError."""
-        file = find_token_file(config, self._source)
-        return file, await asyncio.to_thread(file.read) if file is not None else b""
-
-    def _use_token(self, file: TokenFile | None, token: bytes) -> None:
-        """From now on calls that change something need this token; without a file they are off."""
-        self._token_file = file
-        self._port.changes.token = token
-        if file is not None and len(token) < SHORT:
-            self._log.warning(
-                f"ops.token_file: the token in {file.path} has less than {SHORT} characters and could be guessed; "
-                "make a longer one, with: openssl rand -hex 32"
-            )
-
-    async def _apply(self, read: Config) -> str:
-        """Put a configuration into force. Raises ReloadError, and then nothing has changed."""
-        async with self._changing:
-            return await self._change(read)
-
-    async def _change(self, read: Config) -> str:
-        crew = self._crew
-        count = len(crew.workers) + len(crew.joining)
-        wanted = count if read.workers == self._config.workers else read.workers or count_cpus()
-        numbers = crew.choose_numbers(max(0, wanted - count))
-        changes_token = read.ops.token_file != self._config.ops.token_file
-        try:
-            token_file, token = (
-                await self._read_token(read) if changes_token else (self._token_file, self._port.changes.token)
-            )
-        except TokenError as error:
-            raise ReloadError(str(error)) from None
-        change, ops = await asyncio.to_thread(self._bind, read, numbers)
-        port = self._port
-        before = self._own_ports
-        try:
-            if self._leaving.is_set():
-                raise ReloadError("the proxy is ending")
-            self._own_ports = change.ports | {self._ops_port if ops is None else ops.getsockname()[1]}
-            if ops is not None:
-                port = OpsPort(self, self._log.say)
-                await port.open(ops)
-            table = self._routing.change(read)
-        except (TableError, ReloadError) as error:
-            self._own_ports = before
-            change.cancel()
-            if port is not self._port:
-                await port.close()
-            raise ReloadError(str(error)) from None
-        self._config = read
-        self._log.level = read.log.level
-        self._listeners.commit(change)
-        leaving = crew.choose_leaving(max(0, count - wanted))
-        self._listeners.part(sum(worker in crew.workers for worker in leaving))
-        crew.dismiss(leaving, read.drain)
-        crew.add(numbers, self)
-        for worker in crew.workers:
-            self._listeners.join(worker.number)  # whoever joined while the change was prepared
-        self._tell_listeners(change.surviving)
-        self._say_changes(change, count, wanted)
-        port, self._port = self._port, port
-        if changes_token or ops is not None:
-            self._use_token(token_file, token)
-        if ops is not None:
-            self._ops_socket = ops
-            self._ops_port = ops.getsockname()[1]
-            self._say_ops(ops)
-            await port.close()
-            await self._handover.close()
-            self._handover.open(read.ops.host, self._ops_port)
-        if change.left or leaving:
-            await asyncio.sleep(CLOSE_AFTER)
-            self._listeners.close_left(change)
-            self._listeners.close([worker.number for worker in leaving])
-        replicas = sum(len(instance.replicas) for instance in table.instances)
-        return f"table {table.version}, instances: {len(table.instances)}, replicas: {replicas}"
-
-    def _bind(self, read: Config, numbers: Sequence[int]) -> tuple[Change, socket.socket | None]:
-        """Open what a configuration adds, `numbers` being further workers. Raises ReloadError; then nothing is open."""
-        crew = self._crew
-        workers, joining = ([worker.number for worker in some] for some in (crew.workers, crew.joining))
-        ops, running = read.ops, self._config.ops
-        change = None
-        try:
-            change = self._listeners.prepare(read.listen, workers, joining, numbers)
-            if (ops.host, ops.port) == (running.host, running.port):
-                return change, None
-            return change, bind_alone(ops.host, ops.port, "ops.address")
-        except (BindError, CertificateError) as error:
-            if change is not None:
-                change.cancel()
-            crossing = {listen.port for listen in read.listen} & {self._ops_port} | {ops.port} & self._listeners.ports
-            if crossing and isinstance(error, BindError):
-                raise ReloadError(f"{error} This proxy itself has it until the change: make it in two steps.") from None
-            raise ReloadError(str(error)) from None
-
-    def _say_changes(self, change: Change, workers: int, wanted: int) -> None:
-        deadline = self._config.drain.deadline
-        for listener in change.left:
-            self._log.info(f"no longer listening on {listener}; its connections and tunnels end within {deadline:g} s")
-        for listener in change.added:
-            self._log.info(f"listening on {listener}")
-        if workers != wanted:
-            self._log.info(f"workers: {wanted}, formerly {workers}")
 
     # --- what the operators' port shows ---
 
@@ -575,7 +464,7 @@ class Supervisor:
         return View(
             uptime=now - self._began,
             now=now,
-            draining=self._leaving.is_set(),
+            draining=self.is_ending,
             table=table,
             workers=self._crew.view(),
             listeners=tuple(listener.view() for listener in self._listeners),
@@ -593,11 +482,22 @@ class Supervisor:
 
     def drain(self, instance: str, replica: str, *, force: bool) -> ReplicaEntry:
         """An operator takes a replica out. Raises RefusedError."""
+        self._refuse_while_offered()
         return self._routing.drain(instance, replica, force=force)
 
     def undrain(self, instance: str, replica: str) -> ReplicaEntry:
         """And lets it back in. Raises RefusedError."""
+        self._refuse_while_offered()
         return self._routing.undrain(instance, replica)
+
+    def _refuse_while_offered(self) -> None:
+        if self._is_offered:
+            raise RefusedError(
+                409,
+                "taking_over",
+                "another process is taking over from this one, and knows of no change that is made now: try again in a "
+                "few seconds, then that process answers",
+            )
 
     def _report_mistake(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What asyncio could not tell anyone else."""

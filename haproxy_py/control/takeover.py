@@ -4,7 +4,8 @@ The running process listens on a UNIX socket in the abstract namespace, named af
 one network namespace there can be only one process with it, as with the port itself, and no file is left behind by anybody.
 Only processes of the same user are talked to (SO_PEERCRED), in both directions; they could share the ports anyway.
 
-1. The new process says hello. It gets a list of the listeners, then a message with the sockets of each, then the operators' port.
+1. The new process says hello. It gets a list of the listeners and of the replicas that operators have drained, then a message
+   with the sockets of each listener, then the operators' port.
 2. It starts its workers on them. If it ends before they can accept, nothing has happened.
 3. Its workers accept, beside the former ones: both take from the same queues. It says how many sockets of each listener it took.
 4. The running process accepts no more from those, and drains. What was not taken is closed as ever, without losing a queue.
@@ -26,6 +27,7 @@ from haproxy_py import __version__
 from haproxy_py.channel import MAX_SOCKETS
 from haproxy_py.control.log import Log
 from haproxy_py.control.sockets import format_address
+from haproxy_py.control.tables import ReplicaKey
 
 PROTOCOL = 1
 """Of these messages. Processes that speak different ones do not understand each other."""
@@ -54,11 +56,20 @@ class Offer:
     sockets: tuple[socket.socket, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Estate:
+    """Everything that a new process gets."""
+
+    listeners: Sequence[Offer]
+    ops: socket.socket
+    drained: Sequence[ReplicaKey]  # by an operator's word, which the new process keeps
+
+
 class Giver(Protocol):
     """What the running process must do to be taken over."""
 
-    async def offer(self) -> tuple[Sequence[Offer], socket.socket]:
-        """Everything that can be taken, and the operators' port; nothing of it changes until `end_offer`.
+    async def offer(self) -> Estate:
+        """Everything that can be taken; nothing of it changes until `end_offer`.
 
         Raises TakeoverError if nothing can be had now.
         """
@@ -81,10 +92,9 @@ def name_socket(host: str, port: int) -> str:
 class Heir:
     """The new process' side, with what it got."""
 
-    def __init__(self, link: socket.socket, process: int, offers: Sequence[Offer], ops: socket.socket) -> None:
+    def __init__(self, link: socket.socket, process: int, estate: Estate) -> None:
         self.process = process
-        self.offers = offers
-        self.ops = ops
+        self.estate = estate
         self._link = link
 
     def confirm(self, taken: Sequence[int]) -> None:
@@ -125,7 +135,8 @@ def ask(host: str, port: int) -> Heir | None:
             sockets = _receive_sockets(link, received)
             offers.append(Offer(str(one["host"]), int(one["port"]), tuple(sockets)))
         (ops,) = _receive_sockets(link, received)
-        return Heir(link, process, offers, ops)
+        drained = [(str(instance), str(replica)) for instance, replica in answer["drained"]]
+        return Heir(link, process, Estate(offers, ops, drained))
     except (OSError, KeyError, TypeError, ValueError) as error:
         _close(link, *received)
         what = "it did not answer" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
@@ -200,10 +211,11 @@ class Handover:
                 f"version {hello.get('version')} speaks another protocol than this one, version {__version__}. Stop this "
                 "one, then start the other: clients are refused for that moment"
             )
-        offers, ops = await self._giver.offer()
+        estate = await self._giver.offer()
         try:
-            _send(link, {"listeners": [{"host": offer.host, "port": offer.port} for offer in offers]})
-            for sockets in (*(offer.sockets for offer in offers), (ops,)):
+            listeners = [{"host": offer.host, "port": offer.port} for offer in estate.listeners]
+            _send(link, {"listeners": listeners, "drained": estate.drained})
+            for sockets in (*(offer.sockets for offer in estate.listeners), (estate.ops,)):
                 socket.send_fds(link, [b"s"], [sock.fileno() for sock in sockets])
             self._log.info(
                 f"process {process} has the listening sockets and starts; this one goes on until it is ready"

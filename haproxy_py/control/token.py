@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from haproxy_py.config import Config
+from haproxy_py.config import Ops
 from haproxy_py.control.settled_file import SettledFile
 
 MAX_BYTES = 4096
@@ -71,7 +71,6 @@ class TokenFile:
         return token
 
 
-def find_token_file(config: Config, source: str | None) -> TokenFile | None:
-    """The file that this configuration names, if it names one. `source`: the configuration file."""
-    folder = Path(source).parent if source else Path()
-    return TokenFile(folder / config.ops.token_file, "ops.token_file") if config.ops.token_file else None
+def find_token_file(ops: Ops) -> TokenFile | None:
+    """The file that the configuration names, if it names one."""
+    return TokenFile(Path(ops.token_file), "ops.token_file") if ops.token_file else None

@@ -15,7 +15,7 @@
   session is unknown.
 - A replica that could not be reached, or failed several exchanges in a row, is passed over for a while (RTY-11). Then one
   exchange tries it, and the others follow if it was answered. If all that could be used are such, all are used; where one of the
-  others is only full, its place is waited for (`queue`).
+  others is only full, its place is waited for (`queue`). Whom all of them refuse is told at once that there is no replica.
 """
 
 import cython
@@ -64,6 +64,17 @@ def is_full(instance: Instance, tried: list, now: cython.double) -> cython.bint:
         ):
             return True
     return False
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def all_are_out(instance: Instance, now: cython.double) -> cython.bint:
+    """Whether every replica is passed over."""
+    replica: Replica
+    for replica in instance.replicas:
+        if replica.out_until <= now:
+            return False
+    return True
 
 
 @cython.cfunc

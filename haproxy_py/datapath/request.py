@@ -11,7 +11,7 @@ import socket
 
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cython.cimports.haproxy_py.datapath.balance import by_cookie, choose, is_for_dashboard, is_full
+from cython.cimports.haproxy_py.datapath.balance import all_are_out, by_cookie, choose, is_for_dashboard, is_full
 from cython.cimports.haproxy_py.datapath.context import Context
 from cython.cimports.haproxy_py.datapath.count import observe
 from cython.cimports.haproxy_py.datapath.deadlines import monotonic
@@ -435,8 +435,8 @@ class Request(Exchange):
         if (reason == CONNECT_FAILED or reason == CONNECT_TIMEOUT) and self.may_wait():
             self.wait_for_place(self.pending, self.pending_size, True)
             return
-        if reason == CONNECT_FAILED and self.instance.winding_down:
-            reason = NO_REPLICA  # the last ones have ended, and their table has not come yet
+        if reason == CONNECT_FAILED and all_are_out(self.instance, self.context.clock.now):
+            reason = NO_REPLICA  # one that is only out gets whatever nobody else can take; so it, too, has refused
         self.refuse(reason, 0)
         self.go_on()
 

@@ -20,7 +20,6 @@ cdef class Instance:
     cdef readonly str name
     cdef readonly bint ha
     cdef readonly bint discovered
-    cdef bint winding_down  # there are healthy replicas, and all of them are draining
     cdef int policy
     cdef int affinity
     cdef bytes cookie

@@ -54,7 +54,6 @@ class Instance:
         ]
         self.replicas = [replica for replica in usable if replica.weight > 0]
         self.weighted = len({replica.weight for replica in self.replicas}) > 1
-        self.winding_down = len(healthy) > 0 and all(replica.draining for replica in healthy)
         self.by_token = {replica.token: replica for replica in usable}  # weight 0: its own clients only
         self.counts = counters.block(layout.instance_at(entry.slot))
         self.max_line = limits.request_line

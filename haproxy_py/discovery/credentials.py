@@ -104,7 +104,7 @@ class Credentials:
     async def _load_kubeconfig(self, config: Any) -> str:
         from kubernetes.aio.config import kube_config
 
-        path = os.path.expanduser(self._cluster.kubeconfig)  # noqa: ASYNC240 - a small local file
+        path = self._cluster.kubeconfig
         if not os.path.isfile(path):  # noqa: ASYNC240
             raise CredentialsError(f"the kubeconfig {path} does not exist")
         load: Any = kube_config.load_kube_config  # has no types

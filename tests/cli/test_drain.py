@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,9 +19,11 @@ from typing import Any
 import pytest
 
 from haproxy_py.cli import main
+from haproxy_py.control.takeover import MAX_MESSAGE, PROTOCOL, name_socket
+from tests.chaos.test_takeover import Successor
 from tests.proxy_process import ProxyProcess, describe_instance
 from tests.wire.inner_worker import find_workers
-from tests.wire.scripted import ScriptedReplica, answer_each, eventually, open_wire
+from tests.wire.scripted import WITHIN, ScriptedReplica, answer_each, eventually, open_wire
 from tests.wire.test_tunnels import hold, switching, upgrade
 
 TOKEN = "0123456789abcdef0123"
@@ -78,7 +82,7 @@ async def test_drained_replica_is_shown_everywhere_and_undrained_again(proxy: Dr
     assert series in metrics
     shown = await proxy.command("status", "test")
     assert shown.returncode == 0
-    assert re.search(rf"{proxy.names[0]} .* draining by operator, \d s left +0 +0 +0 +0\n", shown.stdout)
+    assert re.search(rf"{proxy.names[0]} .* drained by operator +0 +0 +0 +0\n", shown.stdout)
     assert re.search(rf"{proxy.names[1]} .* ready +0 +0 +0 +0\n", shown.stdout)
     done = await proxy.command("undrain", "test", proxy.names[0])
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{proxy.names[0]} is ready\n", "")
@@ -146,7 +150,7 @@ async def test_drain_outlives_reloads_and_workers(proxy: Drained) -> None:
         assert await proxy.ask() == 200
     after = await proxy.command("status")
     for said in (before.stdout, after.stdout):
-        assert re.search(rf"{proxy.names[0]} .* left +0 +0 +0 +0\n", said)
+        assert re.search(rf"{proxy.names[0]} .* drained by operator +0 +0 +0 +0\n", said)
     proxy.config["instances"][0]["replicas"]["static"] = [f"http://{proxy.names[1]}"]
     proxy.write_config()
     proxy.signal(signal.SIGHUP)
@@ -303,3 +307,35 @@ async def test_status_of_a_proxy_that_is_not_ready_is_exit_code_1(proxy: Drained
         done = await proxy.command("status")
         assert done.returncode == 1
         assert "not ready: draining" in done.stdout
+
+
+async def test_process_that_takes_over_keeps_the_word_of_the_operator(tmp_path: Path, urls: list[str]) -> None:
+    proxy = Drained(tmp_path, urls)
+    with contextlib.ExitStack() as stack:
+        proxy.start()
+        stack.callback(proxy.kill)
+        assert (await proxy.command("drain", "test", proxy.names[0])).returncode == 0
+        successor = Successor(proxy, 1)
+        stack.callback(successor.kill)
+        await asyncio.to_thread(successor.wait_until_it_has_taken_over)
+        assert f"replicas that operators have drained, and that stay so: {proxy.names[0]} of test" in successor.log
+        await eventually(proxy.is_ready)
+        assert await proxy.states() == ["draining", "ready"]
+        assert (await proxy.command("undrain", "test", proxy.names[0])).returncode == 0
+        assert await proxy.states() == ["ready", "ready"]
+
+
+async def test_nothing_is_drained_while_another_process_takes_over(proxy: Drained) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
+        link.settimeout(WITHIN)
+        link.connect(name_socket("127.0.0.1", proxy.ops_port))
+        link.send(json.dumps({"protocol": PROTOCOL}).encode())
+        assert json.loads(link.recv(MAX_MESSAGE))["drained"] == []
+        for _ in range(2):
+            link.recv(MAX_MESSAGE)  # the sockets of the listener, and that of the operators' port
+        for command in ("drain", "undrain"):
+            done = await proxy.command(command, "test", proxy.names[0])
+            assert done.returncode == 1
+            assert "another process is taking over from this one" in done.stderr
+    await eventually(lambda: "did not become ready; nothing has changed" in proxy.log)
+    assert (await proxy.command("drain", "test", proxy.names[0])).returncode == 0

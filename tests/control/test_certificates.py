@@ -33,7 +33,7 @@ def store(folder: Path, issued: trustme.LeafCert) -> None:
 
 
 def make_files(folder: Path) -> CertificateFiles:
-    return CertificateFiles("listen[0].tls", Tls("tls.crt", "tls.key"), folder)
+    return CertificateFiles("listen[0].tls", Tls(f"{folder}/tls.crt", f"{folder}/tls.key"))
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def files(tmp_path: Path, authority: trustme.CA) -> CertificateFiles:
 
 def test_certificate_and_key_in_one_file(tmp_path: Path, authority: trustme.CA) -> None:
     authority.issue_cert("test").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
-    assert CertificateFiles("x", Tls("both.pem"), tmp_path).read().pem
+    assert CertificateFiles("x", Tls(f"{tmp_path}/both.pem")).read().pem
 
 
 def test_the_key_is_not_shown(files: CertificateFiles) -> None:

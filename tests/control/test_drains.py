@@ -56,6 +56,13 @@ def test_taking_it_back_leaves_what_discovery_says() -> None:
     assert show(marked) == {"a": ("draining", False, 125.0)}
 
 
+def test_word_for_a_replica_that_is_not_found_yet_is_kept() -> None:
+    _, drains = Drains(frozenset([A])).mark((), 100.0, 25.0, is_complete=False)
+    marked, drains = drains.mark(find(a=READY), 110.0, 25.0)
+    assert show(marked) == {"a": ("draining", True, 135.0)}
+    assert drains.mark((), 120.0, 25.0)[1] == Drains()
+
+
 def test_replica_that_left_is_forgotten() -> None:
     _, drains = Drains().order(A).mark(find(a=READY, b=READY), 100.0, 25.0)
     _, drains = drains.mark(find(b=READY), 101.0, 25.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from haproxy_py.config import Config, Ops
+from haproxy_py.config import Ops
 from haproxy_py.control.settled_file import PATIENCE
 from haproxy_py.control.token import MAX_BYTES, TokenError, TokenFile, find_token_file, read_token
 
@@ -49,11 +49,11 @@ def test_file_that_is_absent_is_named(tmp_path: Path) -> None:
         TokenFile(tmp_path / "nothing").read()
 
 
-def test_path_counts_from_the_configuration_file(tmp_path: Path) -> None:
-    found = find_token_file(Config((), (), ops=Ops(token_file="token")), str(tmp_path / "proxy.yaml"))
+def test_file_is_the_configured_one_if_there_is_one(tmp_path: Path) -> None:
+    found = find_token_file(Ops(token_file=str(tmp_path / "token")))
     assert found is not None
     assert found.path == tmp_path / "token"
-    assert find_token_file(Config((), ()), str(tmp_path / "proxy.yaml")) is None
+    assert find_token_file(Ops()) is None
 
 
 def test_edited_file_is_seen_and_a_bad_one_is_said_once(tmp_path: Path) -> None:

@@ -205,17 +205,20 @@ async def test_large_upload_moves_to_the_next_replica_too() -> None:
         assert got == [300_000, 300_000]
 
 
-async def test_all_refusing_is_502() -> None:
+async def test_all_refusing_is_503_at_once_and_they_are_asked_again() -> None:
     ports = find_free_ports(2)
     async with InnerWorker([f"http://127.0.0.1:{port}" for port in ports]) as worker, await worker.open() as client:
         status, head, body = await client.ask(GET)
-        assert status == 502
-        assert b'"reason": "connect_failed"' in body
-        assert b"error=connection_refused" in head
+        assert status == 503
+        assert b'"reason": "no_replica"' in body
+        assert b"error=destination_unavailable" in head
+        assert b"Retry-After: 1" in head
         assert b"Connection: close" not in head
         assert worker.count_replica(counters.REPLICA_CONNECTIONS_FAILED, 0) == 1
         assert worker.count_replica(counters.REPLICA_CONNECTIONS_FAILED, 1) == 1
-        assert worker.list_replies() == {"connect_failed": 1}
+        assert worker.list_replies() == {"no_replica": 1}
+        assert (await client.ask(GET))[0] == 503
+        assert worker.count_replica(counters.REPLICA_CONNECTIONS_FAILED, 0) == 2
 
 
 async def test_attempts_are_bounded() -> None:

@@ -250,12 +250,12 @@ async def test_replica_that_is_back_gets_one_exchange_first_and_then_its_share()
             assert min(worker.count_answers(200, slot) for slot in range(2)) >= 9
 
 
-async def test_no_503_because_of_own_suspicion_alone() -> None:
+async def test_replica_that_refused_is_asked_again_at_once_where_there_is_no_other() -> None:
     async with ScriptedReplica(answer_each()) as gone:
         port, url = gone.port, gone.url
     async with InnerWorker([url]) as worker:
         async with await worker.open() as client:
-            assert await status_of(client, "GET") == 502
+            assert await status_of(client, "GET") == 503
         async with ScriptedReplica(answer_each(), port=port), await worker.open() as client:
             assert await status_of(client, "GET") == 200
 

@@ -112,7 +112,7 @@ async def test_weight_0_is_no_reserve() -> None:
     async with ScriptedReplica(answer_each()) as replica:
         instance = describe({replica.url: 0, f"http://127.0.0.1:{dead}": 1})
         async with InnerWorker(instances=[instance]) as worker, await worker.open() as client:
-            assert (await client.ask(GET))[0] == 502
+            assert (await client.ask(GET))[0] == 503
         assert replica.accepted == 0
 
 
