@@ -31,7 +31,7 @@ test-kubernetes: $(VENV)/built  ## discovery and manifests, with helm, and on a 
 	$(RUN)/python -m pytest -m "helm or not helm" tests/discovery tests/manifests
 	@test -n "$$TEST_KUBECONFIG" || echo "TEST_KUBECONFIG is not set: no real cluster was used"
 
-chaos: $(VENV)/built  ## faults under load in their full length, with figures: half an hour
+chaos: $(VENV)/built  ## faults under load in their full length, with figures: 35 minutes
 	tests/install
 	CHAOS=full $(RUN)/python -m pytest tests/chaos
 
