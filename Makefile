@@ -44,7 +44,7 @@ lint: $(VENV)/built  ## formatting, style, types, import direction
 # In a copy, so that nothing of it is ever taken for the real build. Left out: what measures memory, of which it takes a
 # multiple, and what asks Node.js.
 sanitize: $(VENV)/built  ## the tests of the data path with every access to memory checked: 15 minutes
-	@$(RUN)/pip install --quiet 'Cython>=3.2,<3.4' setuptools
+	@$(RUN)/pip install --quiet 'Cython>=3.2,<3.4' 'setuptools>=80,<85'
 	rm -rf build/sanitized
 	mkdir -p build/sanitized
 	cp -R haproxy_py tests pyproject.toml README.md build/sanitized
