@@ -31,7 +31,7 @@ test-kubernetes: $(VENV)/built  ## discovery and manifests, with helm, and on a 
 	$(RUN)/python -m pytest -m "helm or not helm" tests/discovery tests/manifests
 	@test -n "$$TEST_KUBECONFIG" || echo "TEST_KUBECONFIG is not set: no real cluster was used"
 
-chaos: $(VENV)/built  ## faults under load in their full length, with figures: half an hour
+chaos: $(VENV)/built  ## faults under load in their full length, with figures: 35 minutes
 	tests/install
 	CHAOS=full $(RUN)/python -m pytest tests/chaos
 
@@ -44,7 +44,7 @@ lint: $(VENV)/built  ## formatting, style, types, import direction
 # In a copy, so that nothing of it is ever taken for the real build. Left out: what measures memory, of which it takes a
 # multiple, and what asks Node.js.
 sanitize: $(VENV)/built  ## the tests of the data path with every access to memory checked: 15 minutes
-	@$(RUN)/pip install --quiet 'Cython>=3.2,<3.4' setuptools
+	@$(RUN)/pip install --quiet 'Cython>=3.2,<3.4' 'setuptools>=80,<85'
 	rm -rf build/sanitized
 	mkdir -p build/sanitized
 	cp -R haproxy_py tests pyproject.toml README.md build/sanitized
@@ -56,7 +56,7 @@ sanitize: $(VENV)/built  ## the tests of the data path with every access to memo
 		$(abspath $(RUN))/python -m pytest tests/datapath tests/wire --ignore tests/wire/test_node_agrees.py \
 		-k 'not test_memory and not test_slow_side_costs'
 
-bench: $(VENV)/built  ## cost, latency and memory beside HAProxy, nginx, Caddy, Envoy and the raw relay: 30 minutes
+bench: $(VENV)/built  ## cost, latency and memory beside HAProxy, nginx, Caddy, Envoy and the raw relay: within half an hour
 	@$(RUN)/pip install --quiet --requirement benchmarks/requirements.txt
 	$(RUN)/python -m benchmarks
 

@@ -44,19 +44,18 @@ def _server(text: str) -> tuple[str, int]:
     return host, port
 
 
-_READERS: dict[str, Reader[Any]] = {
-    "name": text_only(dns_name, "a name"),
-    "port": number(1, 65535),
-    "interval": duration(least=1.0, may_be_off=False),
-    "family": word("ipv4", "ipv6"),
-    "servers": list_of(once(text_only(_server, "an IP address like 10.0.0.10 or 127.0.0.1:8600"), {}), MAX_SERVERS),
-}
-
-
 def read_dns(node: Node, problems: Problems) -> DnsName:
     """A `replicas.dns`."""
     before = len(problems)
-    found = DnsName(**{"name": "", **read_keys(node, _READERS, problems, needed=["name"])})
+    server: Reader[tuple[str, int]] = text_only(_server, "an IP address like 10.0.0.10 or 127.0.0.1:8600")
+    readers: dict[str, Reader[Any]] = {
+        "name": text_only(dns_name, "a name"),
+        "port": number(1, 65535),
+        "interval": duration(least=1.0, may_be_off=False),
+        "family": word("ipv4", "ipv6"),
+        "servers": list_of(once(server, {}), MAX_SERVERS),  # once in this list, that is
+    }
+    found = DnsName(**{"name": "", **read_keys(node, readers, problems, needed=["name"])})
     if len(problems) > before:
         return found
     if found.name.startswith("_") and found.port:

@@ -173,6 +173,21 @@ def test_the_kubernetes_example_has_every_key_of_the_model(section: str, model: 
     assert set(found.values) == keys | ({"kubeconfig", "context"} if section else set())
 
 
+def test_what_the_example_has_as_a_comment_is_right_too() -> None:
+    text = re.sub(r"^( +)static: .*\n", "", EXAMPLE.read_text(), count=1, flags=re.MULTILINE)
+    text = re.sub(r"^( +)# (?!kubernetes)(\w+: )", r"\1\2", text, flags=re.MULTILINE).replace(
+        "type: auto", "type: http"
+    )
+    config = parse(text, "example.yaml")
+    (instance,) = config.instances
+    assert instance.dns == DnsName("my-instance.example.com.", 1880, servers=(("127.0.0.1", 8600),))
+    names = find_mapping(config_tree.read_tree(text, "", Problems()), "dns")
+    assert names is not None
+    assert set(names.values) == {field.name for field in dataclasses.fields(DnsName)}
+    assert (config.listen[0].tls, config.ops.token_file) == (Tls("tls.crt", "tls.key"), "ops-token")
+    assert instance.health == Health("http", path="/api/ready", host="my-instance.example.com", body="ready")
+
+
 # --- every error at once, each with its place ---
 
 TEN_MISTAKES = """\
@@ -1069,6 +1084,14 @@ def test_a_name_in_the_dns_is_read() -> None:
     found = read_one(write(replicas="dns: {name: nr}"))
     assert (found.static, found.kubernetes) == ((), None)
     assert found.health.choose_type(is_kubernetes=False) == "tcp"
+
+
+def test_instances_may_share_a_name_server_and_a_file_may_be_read_again() -> None:
+    one = "ha: true, replicas: {dns: {name: nr, servers: [10.0.0.53]}}"
+    text = f"listen: [{{address: '127.0.0.1:8080'}}]\ninstances: [{{name: a, hosts: [a], {one}}}, {{name: b, {one}}}]"
+    for _ in range(2):
+        assert [each.dns and each.dns.servers for each in parse(text, "x").instances] == [(("10.0.0.53", 53),)] * 2
+    assert "is already there" in find_error(write(replicas="dns: {name: nr, servers: [10.0.0.53, '10.0.0.53:53']}"))
 
 
 @pytest.mark.parametrize(

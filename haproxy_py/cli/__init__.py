@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 
 COMMANDS = (run, demo, check, status, drain, undrain)
 
+DESCRIPTION = """\
+A reverse proxy for Node-RED instances in High Availability mode: it spreads requests over the replicas of an instance,
+keeps dashboards working, and answers 403 for the editor and the admin API."""
+
 EXAMPLES = """\
 examples:
-  haproxy-py demo                        two small replicas and the proxy before them, to try it out
-  haproxy-py run --config haproxy.yaml   the proxy, in the foreground
-  haproxy-py check haproxy.yaml          every error of a configuration file
-  haproxy-py status                      the replicas of a running proxy and what they do
-  haproxy-py drain my-instance 3fa1      take a replica out before it is stopped
+  haproxy-py demo                            two small replicas and the proxy in front of them, to try it out
+  haproxy-py run --config haproxy-py.yaml    the proxy, in the foreground
+  haproxy-py check haproxy-py.yaml           every error of a configuration file
+  haproxy-py status                          the replicas of a running proxy and what they do
+  haproxy-py drain my-instance 3fa1 --config haproxy-py.yaml    take a replica out before it is stopped
 
 exit codes: 0 fine, 1 failed, 2 wrong usage or configuration
 """
@@ -51,8 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="haproxy-py",
-        description="A reverse proxy for Node-RED instances in High Availability mode: it spreads requests over the "
-        "replicas of an instance, keeps dashboards working, and answers 403 for the editor and the admin API.",
+        description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  haproxy-py check haproxy.yaml
-  haproxy-py check haproxy.yaml && kill -HUP PID   follow a changed file only if it is right
+  haproxy-py check haproxy-py.yaml
+  haproxy-py check new.yaml && mv new.yaml haproxy-py.yaml    put a changed file in place only if it is right
 
 exit codes: 0 the file is right; 2 it is not, and every error is on standard error: where, what, what was expected
 """

@@ -21,7 +21,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "demo",
         help="start two replicas and the proxy, and say what to try",
-        description="Start two demo replicas and the proxy before them in HA mode; print the URLs and what to try.",
+        description="Start two demo replicas and the proxy in front of them in HA mode; print the URLs and what to try.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from haproxy_py.cli import Subparsers
 
 DESCRIPTION = """\
-Give a replica no new requests. Clients that stick to it move to another with their next request, what runs on it ends by
-itself, and its tunnels are closed within drain.deadline, spread over the last 10 seconds of it. The replica is out until
-`haproxy-py undrain`, until it is no longer found, or until the proxy ends. If there are several proxies, each is told."""
+Give a replica no new requests. Clients that stick to it move to another with their next request, what runs on it ends
+by itself, and its tunnels are closed within drain.deadline, spread over the last 10 seconds of it. The replica is out
+until `haproxy-py undrain`, until it is no longer found, or until the proxy ends; a process that takes over keeps it out.
+If there are several proxies, tell each of them."""
 
 EXAMPLES = """\
 examples:
-  haproxy-py drain my-instance my-instance-7d4b9-x2k5q --config haproxy.yaml --wait
+  haproxy-py drain my-instance my-instance-7d4b9-x2k5q --config haproxy-py.yaml --wait
   haproxy-py drain my-instance 3fa1 --ops http://10.0.0.5:9090 --token-file ops-token
 
 exit codes: 0 it drains, or with --wait: nothing runs on it any more; 1 failed, or something still runs after the

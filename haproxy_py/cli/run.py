@@ -23,9 +23,9 @@ signals:
   SIGHUP            read FILE again (needs --config); a changed FILE is read without it, too
 
 examples:
-  haproxy-py run --config haproxy.yaml
+  haproxy-py run --config haproxy-py.yaml
   haproxy-py run --listen 0.0.0.0:8080 --replica http://127.0.0.1:1880 --replica http://127.0.0.1:1881 --ha
-  haproxy-py run --config haproxy.yaml --takeover    instead of the one that runs, which drains and ends
+  haproxy-py run --config haproxy-py.yaml --takeover    instead of the one that runs, which drains and ends
   haproxy-py run --listen '[::1]:8080' --replica 'http://[::1]:1880' --ops 127.0.0.1:9091 --workers 2
 """
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  haproxy-py undrain my-instance 3fa1 --config haproxy.yaml
+  haproxy-py undrain my-instance 3fa1 --config haproxy-py.yaml
   haproxy-py undrain my-instance my-instance-7d4b9-x2k5q --ops http://10.0.0.5:9090 --token-file ops-token
 
 exit codes: 0 it is no longer drained; 1 failed; 2 wrong usage or configuration

@@ -1,1 +1,1 @@
-"""The control process: supervisor, discovery, reload."""
+"""The control process: it owns the configuration, the sockets and the workers, builds the tables, and carries no traffic."""

@@ -1,7 +1,8 @@
 """Which replicas are healthy: checks of every replica whose instance asks for them, and what follows.
 
-- A replica begins healthy, and its first check comes at once; so a start is not delayed, and a dead one is found soon.
-- `fall` failures in a row make it unhealthy, `rise` successes in a row healthy again. What says nothing of the replica
+- A replica begins healthy, and its first check comes at once; so a start is not delayed. If that fails the replica is unhealthy
+  (as in HAProxy): nothing has spoken for it yet. A process that takes over waits for it.
+- Later `fall` failures in a row make it unhealthy, `rise` successes in a row healthy again. What says nothing of the replica
   counts neither way: a name that cannot be looked up, or a fault of this machine.
 - From one check to the next the interval passes, times 0.8 to 1.2 at random, so that checks spread. A replica that is unhealthy,
   or whose last check contradicts its state, is checked every half second, if the interval is not shorter anyway: who comes
@@ -59,7 +60,9 @@ class _Checked:
         self.kind = kind
         self.health = health
         self.is_healthy = True
+        self.is_known = False  # a check has said something of it
         self.against = 0  # findings in a row that contradict `is_healthy`
+        self.failures = 0  # in a row, that made it unhealthy
         self.outcomes = Counter({outcome.value: 0 for outcome in Outcome})
         self.last: Finding | None = None
         self.seconds = 0.0
@@ -76,12 +79,15 @@ class _Checked:
         self.last, self.seconds, self.ended = finding, seconds, now
         if finding.outcome in _NOTHING_KNOWN:
             return False
+        enough = self.health.rise if not self.is_healthy else self.health.fall if self.is_known else 1
+        self.is_known = True
         if (finding.outcome is Outcome.OK) == self.is_healthy:
             self.against = 0
             return False
         self.against += 1
-        if self.against < (self.health.fall if self.is_healthy else self.health.rise):
+        if self.against < enough:
             return False
+        self.failures = self.against
         self.is_healthy = not self.is_healthy
         self.against = 0
         return True
@@ -157,6 +163,15 @@ class Checks:
         if self._ended:
             await asyncio.wait(self._ended)
 
+    def list_waits(self) -> list[str]:
+        """What is still to come until every replica's first check counts."""
+        waits = [
+            f"replica {name} of instance {instance} has not been checked yet"
+            for (instance, name), checked in self._checked.items()
+            if checked.last is None
+        ]
+        return waits or ["what the checks have found is not in a table yet"] * self._changes.is_pending
+
     def view(self) -> dict[Key, CheckView]:
         """A picture of this moment."""
         now = time.monotonic()
@@ -208,7 +223,7 @@ class Checks:
         )
         self._say(
             "warning",
-            f"instance {instance}: replica {name} is unhealthy, failed checks in a row: {checked.health.fall}, the last: "
+            f"instance {instance}: replica {name} is unhealthy, failed checks in a row: {checked.failures}, the last: "
             f"{_explain(checked)}; {follows}",
         )
 

@@ -40,11 +40,14 @@ from haproxy_py.control.workers import Worker, WorkerFailedError
 from haproxy_py.ops.view import RefusedError, ReplicaSeries, View
 from haproxy_py.table import ReplicaEntry
 
-NEWS_WITHIN = 1.0
+NEWS_WITHIN = 0.1
 """Seconds after which a process that takes over looks again whether it is ready, if nothing has told it to."""
 
 CLEAR_TIMES = 60
 """Seconds for which sockets are kept free of what the workers of a process that is gone may do to them."""
+
+MAX_NAMED = 5
+"""Reasons that a message lists before it only counts."""
 
 KILL_AFTER_STOP = 1.0
 """Seconds that a worker has after `Stop`."""
@@ -220,8 +223,10 @@ class Supervisor:
                 return
             if loop.time() > until:
                 heir.give_up()
+                more = f"; and {len(waits) - MAX_NAMED} more" if len(waits) > MAX_NAMED else ""
                 raise TakeoverError(
-                    f"not ready after {READY_WITHIN:g} s: {'; '.join(waits)}. Process {heir.process} goes on"
+                    f"not ready after {READY_WITHIN:g} s: {'; '.join(waits[:MAX_NAMED])}{more}. Process {heir.process} "
+                    "goes on"
                 )
         taken = self._listeners.take(
             self._inherited, [worker.number for worker in self._crew.workers], heir.estate.listeners
@@ -240,7 +245,11 @@ class Supervisor:
         """What must be before the first client."""
         waits = [f"worker {worker.number} has not started" for worker in self._crew.workers if not worker.is_ready]
         discovery = self._routing.discovery.view()
-        return [*waits, *self._routing.list_waits(discovery.waiting_for, self._crew.list_versions())]
+        versions = self._crew.list_versions()
+        waits += [*self._routing.list_waits(discovery.waiting_for, versions), *self._routing.checks.list_waits()]
+        if any(version < self._routing.table.version for version in versions):
+            waits.append("not every worker has the newest table")
+        return waits
 
     async def _clear_filters(self) -> None:
         """Have everybody admitted, whatever workers of a process that is gone do in their last moments."""

@@ -1,4 +1,4 @@
-"""The demo: two replicas and the proxy before them in HA mode, on one machine, with something to try."""
+"""The demo: two replicas and the proxy in front of them in HA mode, on one machine, with something to try."""
 
 from __future__ import annotations
 

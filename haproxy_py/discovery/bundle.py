@@ -38,6 +38,11 @@ class Bundle(Generic[T]):
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(max(loop.time(), self._quiet_until), self._tell_now)
 
+    @property
+    def is_pending(self) -> bool:
+        """Something was noted and is not told yet."""
+        return self._timer is not None
+
     def close(self) -> None:
         """Tell no more."""
         if self._timer is not None:

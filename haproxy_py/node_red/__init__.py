@@ -1,1 +1,1 @@
-"""What is known of Node-RED."""
+"""What is known of Node-RED: its admin surface."""

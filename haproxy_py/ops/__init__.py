@@ -1,1 +1,1 @@
-"""The operators' port: metrics, probes, status."""
+"""The operators' port: metrics, probes, status, and calls that change something."""

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tests.chaos.conftest import Extent, Figures
 from tests.chaos.replicas import START_WITHIN, Replicas, wait_for_all
+from tests.chaos.test_processes_die import wait_until
+from tests.chaos.test_replica_dies import wait_for_port
 from tests.load import Load
 from tests.proxy_process import ProxyProcess, describe_instance
 
@@ -90,3 +92,30 @@ def test_takeovers_under_load_refuse_and_fail_nothing(tmp_path: Path, extent: Ex
         f"{times} takeovers by a new process under load, with one to three workers: {total} requests, every fourth client with "
         "a connection for each, 0 refused, 0 failed"
     )
+
+
+def test_process_that_takes_over_knows_who_fails_its_checks_before_its_first_client(tmp_path: Path) -> None:
+    health = {"type": "http", "path": "/api/hello", "body": '"replica-0"'}
+    with Replicas(3) as replicas:
+        for port in replicas.ports:
+            wait_for_port(port)
+        proxy = ProxyProcess(tmp_path, [describe_instance(replicas.urls, health=health)], extra={"drain": DRAIN})
+        proxy.start()
+        successors: list[Successor] = []
+        try:
+            wait_until(
+                lambda: all(f"replica 127.0.0.1:{port} is unhealthy" in proxy.log for port in replicas.ports[1:])
+            )
+            time.sleep(0.3)  # a table at most every tenth of a second
+            with Load(proxy.port, threads=8, pause=0, rate=1000.0) as load:
+                load.run_for(50)
+                for turn in range(3):
+                    successors.append(Successor(proxy, turn))
+                    successors[-1].wait_until_it_has_taken_over()
+                    load.run_for(200)
+                assert load.list_failures() == []
+                assert {one.replica for one in load.results} == {"replica-0"}
+        finally:
+            for successor in successors:
+                successor.kill()
+            proxy.kill()

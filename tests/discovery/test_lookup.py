@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import dns.resolver
 import pytest
 
 from haproxy_py.discovery import lookup as module
@@ -176,6 +178,23 @@ async def test_the_next_server_is_asked_if_one_fails(server: DnsServer) -> None:
         broken.mode = "servfail"
         servers = (("127.0.0.1", broken.port), ("127.0.0.1", server.port))
         assert (await look_up(Question(f"{NAME}.", False, "ipv4", servers))).members == (Member("10.0.0.1"),)
+
+
+async def test_search_domains_complete_a_name_without_a_dot_at_its_end(
+    server: DnsServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\nsearch example.com\n")
+    read = dns.resolver.BaseResolver.read_resolv_conf
+
+    def read_own(resolver: dns.resolver.BaseResolver, file: str) -> None:
+        resolver.port = server.port
+        read(resolver, str(tmp_path / "resolv.conf"))
+
+    monkeypatch.setattr(dns.resolver.BaseResolver, "read_resolv_conf", read_own)
+    server.set_records(NAME, "A", ["10.0.0.1"])
+    assert (await look_up(Question("nr", False, "ipv4", ()))).members == (Member("10.0.0.1"),)
+    with pytest.raises(LookupFailedError):
+        await look_up(Question("nr.", False, "ipv4", ()))
 
 
 async def test_a_lookup_can_be_cancelled(server: DnsServer) -> None:

@@ -16,7 +16,7 @@ from tests.load import Load
 
 pytestmark = pytest.mark.timeout(240)
 
-TROUBLE = 5.0
+TROUBLE = 3.0
 """Seconds of each misbehaviour."""
 
 EXPIRED = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}

@@ -71,6 +71,20 @@ async def test_three_replicas_are_taken_in_turn() -> None:
         assert [script.count for script in scripts] == [10, 10, 10]
 
 
+async def test_the_host_field_chooses_the_instance_and_an_unknown_one_is_400() -> None:
+    async with ScriptedReplica(answer_each()) as one, ScriptedReplica(answer_each()) as two:
+        instances = [
+            describe_instance([replica.url], name=name, hosts=[f"{name}.test"])
+            for name, replica in (("a", one), ("b", two))
+        ]
+        async with InnerWorker(instances=instances) as worker, await worker.open() as client:
+            for host in (b"a.test", b"B.TEST:8080", b"b.test"):
+                assert (await client.ask(b"GET /x HTTP/1.1\r\nHost: " + host + b"\r\n\r\n"))[0] == 200
+            assert [worker.count_replica(counters.REPLICA_CONNECTIONS_OPENED, index) for index in (0, 1)] == [1, 1]
+            status, _, body = await client.ask(b"GET /x HTTP/1.1\r\nHost: c.test\r\n\r\n")
+            assert (status, b'"reason": "bad_host"' in body) == (400, True)
+
+
 async def test_least_connections_avoids_the_busy_one() -> None:
     one, two = Counting(), Counting()
     async with (
