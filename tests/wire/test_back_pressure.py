@@ -47,7 +47,7 @@ def ports() -> list[int]:
 def proxy(tmp_path_factory: pytest.TempPathFactory, ports: list[int]) -> Iterator[ProxyProcess]:
     with ProxyProcess(
         tmp_path_factory.mktemp("back-pressure"),
-        [describe_instance([f"http://127.0.0.1:{ports[0]}"])],
+        [describe_instance([f"http://127.0.0.1:{ports[0]}"], health={"type": "off"})],  # it comes with each test
         environment={"PYTHONPATH": str(ROOT)},
         extra={"log": {"access": "off"}},
     ) as proxy:

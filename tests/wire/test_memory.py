@@ -60,7 +60,13 @@ def replica_port() -> int:
 def proxy(tmp_path_factory: pytest.TempPathFactory, replica_port: int) -> Iterator[ProxyProcess]:
     with ProxyProcess(
         tmp_path_factory.mktemp("memory"),
-        [describe_instance([f"http://127.0.0.1:{replica_port}"], timeouts={"linger": "100ms"})],
+        [
+            describe_instance(
+                [f"http://127.0.0.1:{replica_port}"],
+                timeouts={"linger": "100ms"},
+                health={"type": "off"},  # the replica comes with each test
+            )
+        ],
         environment={"PYTHONPATH": str(ROOT)},
         extra={"drain": {"delay": "0s", "deadline": "1s"}},
     ) as proxy:
