@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -30,17 +31,24 @@ def replica() -> Iterator[ScriptedReplica]:
 
 @pytest.fixture(scope="session")
 def proxy(replica: ScriptedReplica, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
-    """Instances by host: `trusting.test` believes proxies and is open, `small.test` limits bodies; any other is HA."""
+    """Instances by host: `trusting.test` believes proxies and is open, `small.test` limits bodies; any other is HA.
+
+    Without checks: the replica is in this process, and some tests take its file descriptors.
+    """
+    settings: dict[str, Any] = {"health": {"type": "off"}}
     instances = [
-        describe_instance([replica.url]),
+        describe_instance([replica.url], **settings),
         describe_instance(
             [replica.url],
             name="trusting",
             ha=False,
             hosts=["trusting.test"],
             trusted_proxies=["127.0.0.0/8", "10.0.0.0/8"],
+            **settings,
         ),
-        describe_instance([replica.url], name="small", hosts=["small.test"], limits={"request_body": "10B"}),
+        describe_instance(
+            [replica.url], name="small", hosts=["small.test"], limits={"request_body": "10B"}, **settings
+        ),
     ]
     folder = tmp_path_factory.mktemp("wire")
     with ProxyProcess(folder, instances, environment={"PYTHONPATH": str(REPOSITORY)}) as proxy:
