@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import time
+from typing import Any
 
 from haproxy_py import __version__
 from haproxy_py.config import Health
@@ -63,18 +64,17 @@ async def _probe(host: str, port: int, kind: str, health: Health) -> Finding:
 
 async def _connect(host: str, port: int) -> socket.socket:
     """A connection to the first address that accepts one. Raises OSError."""
-    loop = asyncio.get_running_loop()
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:  # a name
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     problem: OSError = socket.gaierror(socket.EAI_NONAME, "there is no address")
     for family, _, _, _, address in found:
         sock = None
         try:
             sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
-            await loop.sock_connect(sock, address)
+            await _connect_to(sock, address)
         except OSError as error:
             problem = error
             if sock is not None:
@@ -86,6 +86,26 @@ async def _connect(host: str, port: int) -> socket.socket:
         else:
             return sock
     raise problem
+
+
+async def _connect_to(sock: socket.socket, address: tuple[Any, ...]) -> None:
+    """Connect to an address in digits. The loop's own sock_connect costs twice the CPU with uvloop. Raises OSError."""
+    try:
+        sock.connect(address)
+    except BlockingIOError:
+        pass
+    else:
+        return
+    loop = asyncio.get_running_loop()
+    connected = asyncio.Event()
+    loop.add_writer(sock, connected.set)
+    try:
+        await connected.wait()
+    finally:
+        loop.remove_writer(sock)
+    problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if problem:
+        raise OSError(problem, os.strerror(problem))
 
 
 async def _ask(sock: socket.socket, request: bytes, answer: Answer) -> Finding:

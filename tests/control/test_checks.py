@@ -11,7 +11,7 @@ import pytest
 
 from haproxy_py.config import Health, Instance, KubernetesService
 from haproxy_py.control import checks as module
-from haproxy_py.control.checks import Checks, _Checked
+from haproxy_py.control.checks import Checks, Target, _Checked
 from haproxy_py.control.probe_answer import Finding, Outcome
 from haproxy_py.discovery.found import FoundInstance, FoundReplica
 from haproxy_py.table import ReplicaState
@@ -137,7 +137,7 @@ async def test_the_first_check_decides_alone(world: World) -> None:
 def test_every_sequence_of_findings_moves_as_the_rule_says() -> None:
     """rise 2, fall 3, the first failure alone if nothing is known yet, over all sequences of six findings."""
     for sequence in range(3**6):
-        checked = _Checked("a", 1, "tcp", QUICK)
+        checked = _Checked(Target("a", "a", 1, "tcp", QUICK))
         healthy, known, against = True, False, 0
         for place in range(6):
             outcome = (Outcome.OK, Outcome.REFUSED, Outcome.UNRESOLVED)[sequence // 3**place % 3]
@@ -223,6 +223,57 @@ async def test_another_address_or_kind_of_check_begins_anew_and_other_settings_d
     await until(lambda: "http" in world.kinds)
 
 
+async def test_a_replica_of_several_instances_is_checked_once_for_all_that_check_it_alike(world: World) -> None:
+    patient = Health(interval=3600, fall=1)
+    several = [find("a", "b", name="one"), find("a", name="two"), find("a", name="three", health=patient)]
+    world.gate.clear()
+    world.checks.follow(several)
+    await until(lambda: world.running == 3)
+    await asyncio.sleep(0.01)
+    assert world.asked == {"a": 2, "b": 1}
+    world.down = {"a"}
+    world.gate.set()
+    await until(lambda: len(world.said) == 3)
+    assert world.said[0][1].startswith("instance one: replica a is unhealthy")
+    assert world.said[0][1].endswith("healthy replicas left: 1")
+    assert world.said[1][1].startswith("instance two: replica a is unhealthy")
+    assert world.said[1][1].endswith("503 no_replica")
+    for one in several:
+        assert world.list_states(one)["a"] == "unhealthy"
+    view = world.checks.view()
+    assert view["one", "a"] == view["two", "a"]
+    assert view["three", "a"].outcomes["refused"] == 1
+
+    world.checks.follow(several[1:])  # an instance leaves, and its checks go on for the other
+    asked = world.asked["a"]
+    await until(lambda: world.asked["a"] > asked)
+    assert set(world.checks.view()) == {("two", "a"), ("three", "a")}
+
+
+async def test_an_instance_that_comes_later_knows_what_the_checks_of_another_have_found(world: World) -> None:
+    world.down = {"a"}
+    world.checks.follow([find("a")])
+    await until(lambda: world.notified == 1)
+    later = find("a", name="two")
+    assert world.list_states(later) == {"a": "unhealthy"}, "in its first table"
+    world.checks.follow([find("a"), later])
+    assert world.list_states(later) == {"a": "unhealthy"}
+
+
+async def test_instances_whose_settings_become_alike_agree_on_the_state_of_their_replica(world: World) -> None:
+    patient = Health(interval=3600, fall=100)
+    world.checks.follow([find("a"), find("a", name="two", health=patient)])
+    await until(lambda: world.asked["a"] > 3)
+    world.down = {"a"}
+    await until(lambda: world.notified == 1)
+    rare = Health(interval=1800)
+    alike = [find("a", name=name, health=rare) for name in ("one", "two", "new")]
+    assert [world.list_states(one)["a"] for one in alike] == ["unhealthy", "healthy", "healthy"]
+    world.checks.follow(alike)
+    await until(lambda: world.notified == 2)  # for the two that were thought healthy
+    assert [world.list_states(one) for one in alike] == [{"a": "unhealthy"}] * 3
+
+
 async def test_kubernetes_replicas_are_checked_only_where_that_is_asked_for(world: World) -> None:
     pods = [
         FoundInstance(
@@ -248,7 +299,7 @@ async def test_no_more_checks_are_under_way_than_the_bound(world: World, monkeyp
 
 
 def test_the_pause_spreads_and_is_short_where_the_state_may_change() -> None:
-    checked = _Checked("a", 1, "tcp", Health())
+    checked = _Checked(Target("a", "a", 1, "tcp", Health()))
     assert checked.choose_pause(0.0, 3) == pytest.approx(1.6)
     assert checked.choose_pause(1.0, 3) == pytest.approx(2.4)
     checked.take(Finding(Outcome.OK, ""), 0.0, 0.0)
@@ -256,6 +307,6 @@ def test_the_pause_spreads_and_is_short_where_the_state_may_change() -> None:
     assert checked.is_healthy
     assert checked.choose_pause(0.5, 3) == pytest.approx(0.5)
     assert checked.choose_pause(0.5, 2000) == pytest.approx(4.0), "500 a second in all"
-    rare = _Checked("a", 1, "tcp", Health(interval=0.1))
+    rare = _Checked(Target("a", "a", 1, "tcp", Health(interval=0.1)))
     rare.is_healthy = False
     assert rare.choose_pause(0.5, 3) == pytest.approx(0.1)
