@@ -65,10 +65,6 @@ def wait_until(is_true: Callable[[], object], within: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-def wait_for_failure(load: Load) -> None:
-    wait_until(lambda: load.failed)
-
-
 def wait_for_successor(proxy: ProxyProcess, victim: int) -> None:
     """Until another process accepts connections in the victim's place."""
 
@@ -181,7 +177,7 @@ def test_kill_9_of_control_lets_what_runs_finish_and_frees_the_ports(
                 began = load.run_for(500)[0]
                 os.kill(proxy.pid, signal.SIGKILL)
                 killed = time.monotonic()
-                wait_for_failure(load)
+                wait_until(lambda load=load, killed=killed: load.list_failures(since=killed))  # type: ignore[misc]
                 free = max(free, time.monotonic() - killed)
                 proxy.kill()  # nothing is left of it but the workers
                 proxy.start()  # another, on the same ports
