@@ -4,20 +4,27 @@ VENV := .venv
 RUN := $(VENV)/bin
 SOURCES := $(wildcard haproxy_py/datapath/*.py haproxy_py/datapath/*.pxd) pyproject.toml
 
+# As in pyproject.toml, build-system.
+BUILD_NEEDS := 'Cython>=3.2,<3.4' 'setuptools>=80,<85'
+
 SANITIZERS := -fsanitize=address,undefined
 
-.PHONY: help demo test test-kubernetes chaos lint sanitize bench clean
+.PHONY: help build demo test test-kubernetes chaos lint sanitize bench clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
+# Only what changed is compiled, each module by itself and as many at once as there are processors; then pip finds all of it done.
 $(VENV)/built: $(SOURCES)
 	@command -v cc >/dev/null || command -v gcc >/dev/null || { echo "A C compiler is needed to build haproxy-py. On Debian: apt-get install gcc python3-dev"; exit 1; }
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python's venv module is needed. On Debian: apt-get install python3-venv"; exit 1; }
-	@echo "Building haproxy-py in $(VENV): about a minute the first time"
-	@$(RUN)/pip install --quiet --upgrade pip
-	@PYTHONWARNINGS=ignore $(RUN)/pip install --quiet --editable '.[test,lint]'
+	@test $@ -nt pyproject.toml || { echo "Installing what builds haproxy-py in $(VENV)" && $(RUN)/pip install --quiet --upgrade pip && $(RUN)/pip install --quiet $(BUILD_NEEDS); }
+	@echo "Compiling haproxy_py/datapath: about a minute the first time, then only what changed"
+	@CFLAGS=-O3 PYTHONWARNINGS=ignore $(RUN)/cythonize -3 --inplace --parallel $$(nproc) --quiet haproxy_py/datapath/[!_]*.py
+	@test $@ -nt pyproject.toml || PYTHONWARNINGS=ignore $(RUN)/pip install --quiet --no-build-isolation --editable '.[test,lint]'
 	@touch $@
+
+build: $(VENV)/built  ## compile what changed
 
 demo: $(VENV)/built  ## two demo replicas and the proxy in HA mode, on loopback
 	$(RUN)/haproxy-py demo
@@ -44,7 +51,6 @@ lint: $(VENV)/built  ## formatting, style, types, import direction
 # In a copy, so that nothing of it is ever taken for the real build. Left out: what measures memory or time, of which it takes a
 # multiple, and what asks Node.js.
 sanitize: $(VENV)/built  ## the tests of the data path with every access to memory checked: 6 minutes
-	@$(RUN)/pip install --quiet 'Cython>=3.2,<3.4' 'setuptools>=80,<85'
 	rm -rf build/sanitized
 	mkdir -p build/sanitized
 	cp -R haproxy_py tests pyproject.toml README.md build/sanitized
