@@ -324,4 +324,8 @@ def _read_retry_after(response: aiohttp.ClientResponse) -> float:
 
 
 def _say(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        error = error.certificate_error
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        error = error.os_error  # its own text has the address of an object in memory
     return str(error)[:300] or type(error).__name__

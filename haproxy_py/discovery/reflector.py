@@ -3,9 +3,12 @@
 - A list replaces the whole copy; what it does not name is gone (WAT-14). The watch begins where the list ended, and the
   version advances with every event and every bookmark (WAT-2). A version is opaque (WAT-3).
 - A version that is too old, told either way, is forgotten, and a list follows (WAT-7). So it is after three failures in a row
-  from one version, because a restored API server may never have seen it (WAT-8). Any other end goes on from the version.
+  from one version, because a restored API server may never have seen it (WAT-8). Any other end goes on from the version,
+  unless nothing at all was heard for `QUIET`: a restored server accepts a watch from a version that it has yet to reach, and
+  says nothing. So at the latest every second silent watch is followed by a list.
 - Every attempt passes through `pace` (WAT-9, WAT-10); 401 has the credentials read again (WAT-11); what only people
-  can repair is tried every 15 to 30 s.
+  can repair is tried every 15 to 30 s. What was listed before and is refused now need not be for people: an API server that
+  starts refuses until it has read the Roles. For `PATIENCE` such a refusal is a failure like any other.
 - The copy stays in use through every failure (WAT-12). A list that failed half-way changes nothing.
 """
 
@@ -20,7 +23,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from haproxy_py.discovery.api import ApiError, Collection, Event, Outcome
+from haproxy_py.discovery.api import SILENCE, ApiError, Collection, Event, Outcome
 from haproxy_py.discovery.fields import MalformedError, read_mapping, read_name, read_version
 from haproxy_py.discovery.pace import LONGEST_PAUSE, Pace
 from haproxy_py.discovery.records import Records
@@ -30,6 +33,12 @@ MAX_OBJECTS = 5000
 
 FAILURES_TO_LIST = 3
 
+QUIET = 2 * SILENCE
+"""Seconds without a list, an event or a bookmark after which the version is not trusted. Servers send a bookmark a minute."""
+
+PATIENCE = 30.0
+"""Seconds for which what was listed before may be refused before the Role is blamed."""
+
 SAY_AGAIN_AFTER = 600.0
 """Seconds after which a failure that lasts is logged again."""
 
@@ -38,6 +47,8 @@ CALM = 60.0
 
 MANIFEST = "config/kubernetes/base/role.yaml"
 """Grants what is needed."""
+
+_REFUSED = (Outcome.FORBIDDEN, Outcome.MISSING, Outcome.CLIENT)
 
 Parsed = TypeVar("Parsed")
 Say = Callable[[str, str], None]
@@ -104,7 +115,9 @@ class Reflector(Generic[Parsed]):
         self._version: str | None = None
         self._failures = 0  # in a row, from this version
         self._failing_since = 0.0
-        self._said: Outcome | None = None  # what was logged last
+        self._refused_since: float | None = None  # monotonic seconds; the answers since then were all refusals
+        self._was_followed = False  # a watch was accepted once
+        self._said: tuple[Outcome, bool] | None = None  # what was logged last, and whether people must repair it
         self._said_at = 0.0
         self._is_said = False  # the present failure was logged
 
@@ -129,6 +142,8 @@ class Reflector(Generic[Parsed]):
             except Exception:  # a mistake of ours must not end the following of replicas
                 self._version = None
                 self._say("error", f"a mistake in haproxy_py while following {self.label}: {traceback.format_exc()}")
+            if self.heard_at is not None and self._clock.now() - self.heard_at >= QUIET:
+                self._version = None
             await self._clock.sleep(self._pace.end(self._clock.now(), self._clock.chance(), at_least))
 
     async def _count(self, verb: str, request: Awaitable[None]) -> None:
@@ -161,7 +176,6 @@ class Reflector(Generic[Parsed]):
         self.objects = found
         self.is_listed = True
         self._hear()
-        self._recover()
         if changed:
             self._notify(Change(self._clock.now()))
 
@@ -220,12 +234,15 @@ class Reflector(Generic[Parsed]):
         self._failures = 0
 
     def _recover(self) -> None:
-        """A request was accepted."""
+        """A watch was accepted."""
         if self.failure is not None and self._is_said:
             seconds = self._clock.now() - self._failing_since
-            self._say("info", f"the {self.label} are followed again, after {seconds:.1f} s")
+            word = "again" if self._was_followed else "now"
+            self._say("info", f"the {self.label} are followed {word}, after {seconds:.1f} s")
         self.failure = None
         self._is_said = False
+        self._was_followed = True
+        self._refused_since = None
 
     def _judge(self, error: ApiError) -> float:
         """What follows from a failure; seconds to wait at least."""
@@ -235,15 +252,28 @@ class Reflector(Generic[Parsed]):
         if error.outcome is Outcome.EXPIRED or self._failures >= FAILURES_TO_LIST:
             self._version = None
             self._failures = 0
-        self._report(error)
+        is_for_people = self._is_for_people(error)
+        self._report(error, is_for_people)
         at_least = error.retry_after
         if error.outcome is Outcome.UNAUTHORIZED:
             self._source.expire_credentials()
-        if error.outcome in (Outcome.FORBIDDEN, Outcome.MISSING, Outcome.CLIENT):
+        if is_for_people:
             at_least = max(at_least, LONGEST_PAUSE * (0.5 + self._clock.chance() / 2))
         return at_least
 
-    def _report(self, error: ApiError) -> None:
+    def _is_for_people(self, error: ApiError) -> bool:
+        """Whether only people can repair it."""
+        if error.outcome not in _REFUSED:
+            self._refused_since = None
+            return False
+        now = self._clock.now()
+        if self._refused_since is None:
+            self._refused_since = now
+            if self.is_listed:
+                self._pace.note_event()  # it answers: a pause that has grown while it was away would prolong the blindness
+        return not self.is_listed or now - self._refused_since >= PATIENCE
+
+    def _report(self, error: ApiError, is_for_people: bool) -> None:
         """Log a failure when it begins, when it changes, and now and then while it lasts."""
         if error.outcome is Outcome.EXPIRED and self.is_listed:
             self._say("info", f"the {self.label} are listed again: {error}")
@@ -252,17 +282,21 @@ class Reflector(Generic[Parsed]):
         is_new = self.failure is None
         if is_new:
             self._failing_since = now
-        self.failure = self._explain(error)
-        if error.outcome is self._said and now - self._said_at < (CALM if is_new else SAY_AGAIN_AFTER):
+        self.failure = self._explain(error, is_for_people)
+        saying = (error.outcome, is_for_people)
+        if saying == self._said and now - self._said_at < (CALM if is_new else SAY_AGAIN_AFTER):
             return
-        self._said, self._said_at, self._is_said = error.outcome, now, True
+        self._said, self._said_at, self._is_said = saying, now, True
         if self.is_listed:
             self._say("warning", f"{self.failure}; what was found last stays in use")
         else:
             self._say("error", f"{self.failure}; nothing is known yet, so the proxy is not ready")
 
-    def _explain(self, error: ApiError) -> str:
+    def _explain(self, error: ApiError, is_for_people: bool) -> str:
         kind, group = self._collection.kind, self._collection.group
+        failure = f"the {self.label} cannot be followed: {error}"
+        if error.outcome in _REFUSED and not is_for_people:
+            return f"{failure}; it was granted before, and a server that has just started may refuse for a moment"
         advice = {
             Outcome.FORBIDDEN: f'the service account needs list and watch on {kind} of API group "{group}" in this '
             f"namespace; {MANIFEST} grants it",
@@ -271,7 +305,7 @@ class Reflector(Generic[Parsed]):
             else "the address of the API server may be wrong",
             Outcome.UNAUTHORIZED: "the token was not accepted; it is read again before each attempt",
         }.get(error.outcome)
-        return f"the {self.label} cannot be followed: {error}" + (f"; {advice}" if advice else "")
+        return failure + (f"; {advice}" if advice else "")
 
 
 def _too_many(label: str) -> ApiError:

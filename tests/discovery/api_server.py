@@ -77,6 +77,14 @@ class Entry:
     after: Thing | None
 
 
+@dataclass(frozen=True)
+class Backup:
+    """Everything that an API server stores."""
+
+    things: dict[tuple[str, str, str], Thing]  # by kind, namespace, name
+    version: int
+
+
 class ApiServer:
     """A context manager; inside it serves on `url`."""
 
@@ -142,6 +150,21 @@ class ApiServer:
             self._history.clear()
 
         self._run(forget())
+
+    def back_up(self) -> Backup:
+        """What is stored now, for `restore`."""
+        return Backup(copy.deepcopy(self._things), self._version)
+
+    def restore(self, backup: Backup) -> None:
+        """As after `etcdctl snapshot restore`: versions begin again where the backup ended, so clients know higher ones."""
+
+        async def go_back() -> None:
+            self._things, self._version = copy.deepcopy(backup.things), backup.version
+            self._history.clear()
+            for task in list(self._watches):
+                task.cancel()
+
+        self._run(go_back())
 
     def end_watches(self) -> None:
         """End every watch, as a server does that restarts politely."""
@@ -377,7 +400,7 @@ class ApiServer:
                 async with asyncio.timeout(self.bookmark_interval), self._changed:
                     await self._changed.wait()
             except TimeoutError:
-                if bookmarks:
+                if bookmarks and version <= self._version:  # a watch from the future is told nothing at all
                     version = max(version, self._version)
                     metadata = {"resourceVersion": str(version), "creationTimestamp": None}
                     await stream.send(

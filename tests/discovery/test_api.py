@@ -250,6 +250,25 @@ async def test_a_reset_in_the_middle_of_a_line_is_told(api: ApiServer) -> None:
     assert (await fail_watch(api.write_kubeconfig(), "1000")).outcome is Outcome.RESET
 
 
+@pytest.mark.parametrize("tls", [False, True])
+async def test_what_cannot_be_reached_is_named_without_the_insides_of_python(tmp_path: Path, tls: bool) -> None:
+    with ApiServer(tmp_path, tls=tls) as server:
+        kubeconfig, url = server.write_kubeconfig(), server.url
+    problem = str(await fail_list(kubeconfig))
+    assert problem.startswith(f"{url} cannot be reached: ")
+    assert "Connect call failed" in problem
+    assert " object at 0x" not in problem
+
+
+async def test_a_certificate_of_another_authority_is_named_as_the_problem(tmp_path: Path) -> None:
+    with ApiServer(tmp_path, tls=True) as server:
+        kubeconfig = server.write_kubeconfig()
+        make_certificates(tmp_path)
+        problem = str(await fail_list(kubeconfig))
+    assert "certificate verify failed" in problem
+    assert " object at 0x" not in problem
+
+
 async def test_a_silent_watch_is_given_up(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_module, "SILENCE", 0.2)
     api.faults = Faults(stall=True)

@@ -157,6 +157,25 @@ def test_403_names_the_missing_permission_and_the_manifest(
         assert f"the {kind} of namespace node-red have not been read yet" in proxy.get_ops("/readyz")[1]
 
 
+def test_403_of_an_api_server_that_has_just_started_costs_seconds_and_blames_nobody(
+    api: ApiServer, tmp_path: Path
+) -> None:
+    """It refuses what it grants as soon as it has read the Roles."""
+    api.put("endpointslices", "node-red", make_slice(make_endpoint("a", "127.0.1.1")))
+    with Watcher(tmp_path, [describe_kubernetes(api.write_kubeconfig())]) as proxy:
+        api.wait_for_watch()
+        api.faults = Faults(forbidden={"endpointslices"})
+        api.vanish()
+        api.open()
+        proxy.wait_for_log("may refuse for a moment")
+        api.faults = Faults()
+        began = time.monotonic()
+        api.put("endpointslices", "node-red", make_slice(make_endpoint("b", "127.0.1.2")))
+        proxy.wait_for(lambda: proxy.list_replicas() == {"b": "ready"})
+        assert time.monotonic() - began < 10, "the pause for what only people can repair is 15 s at least"
+        assert "role.yaml" not in proxy.log
+
+
 def test_a_token_that_was_rotated_is_picked_up(api: ApiServer, tmp_path: Path) -> None:
     with Watcher(tmp_path, [describe_kubernetes(api.write_kubeconfig())]) as proxy:
         api.wait_for_watch()

@@ -70,6 +70,8 @@ class Script:
 
     async def watch(self, collection: Collection, version: str) -> AsyncGenerator[list[Event], None]:
         step = self._take(f"watch {version}")
+        if step and isinstance(step[0], ApiError):
+            raise step[0]  # as the answer to the request: the watch was not accepted
         yield []
         async for batch in self._play(step):
             yield batch
@@ -181,14 +183,28 @@ def test_an_event_between_failures_makes_them_two_rows() -> None:
     assert run.asked_next == "watch 11"
 
 
-def test_silence_resumes_from_the_version_however_often() -> None:
-    run = Run([page(10)], *([[75.0, SILENT]] * 6))
-    assert run.source.calls == ["list", *["watch 10"] * 7]
-    assert [level for level, _ in run.said if level != "info"] == []
+def test_silence_resumes_from_the_version() -> None:
+    run = Run([page(10)], [75.0, SILENT], [added("a", 11)], [75.0, SILENT])
+    assert run.source.calls == ["list", "watch 10", "watch 10", "watch 11", "watch 11"]
+    assert run.said == []
+
+
+def test_the_second_silent_watch_in_a_row_is_followed_by_a_list() -> None:
+    """A restored API server says nothing to a watch from a version that it has yet to reach."""
+    run = Run([page(10, "a", "ghost")], [75.0, SILENT], [75.0, SILENT], [page(4, "a")])
+    assert run.source.calls == ["list", "watch 10", "watch 10", "list", "watch 4"]
+    assert run.names == ["a"]
+    assert run.said == []
+
+
+@pytest.mark.parametrize("end", [[60.0], [60.0, RESET]], ids=["ended", "reset"])
+def test_watches_that_say_nothing_and_are_cut_early_are_followed_by_a_list_too(end: Step) -> None:
+    assert Run([page(10)], end, end, end, [page(4)]).asked_next == "watch 4"
 
 
 def test_a_quiet_server_without_bookmarks_is_asked_again_without_a_growing_pause() -> None:
-    assert set(Run([page(10)], *([[75.0, SILENT]] * 6)).time.sleeps) == {0.25}
+    silent = [75.0, SILENT]
+    assert set(Run([page(10)], silent, silent, [page(10)], silent, silent).time.sleeps) == {0.25}
 
 
 def test_the_sequence_of_a_bad_day() -> None:
@@ -257,12 +273,12 @@ def test_the_copy_survives_an_outage_of_an_hour() -> None:
 
 
 def test_a_start_without_the_server_goes_on_trying_and_then_succeeds() -> None:
-    run = Run([UNREACHABLE], [UNREACHABLE], [page(10, "a")])
-    assert run.calls == ["list"] * 3
+    run = Run([UNREACHABLE], [UNREACHABLE], [page(10, "a")], [])
+    assert run.calls == [*["list"] * 3, "watch 10"]
     assert run.names == ["a"]
     assert run.said[0][0] == "error"
     assert "not ready" in run.said[0][1]
-    assert "followed again" in run.said[-1][1]
+    assert "are followed now, after" in run.said[-1][1]
 
 
 # --- what is not as it should be ---
@@ -385,6 +401,38 @@ def test_401_has_the_credentials_read_again_soon() -> None:
 @pytest.mark.parametrize("outcome", [Outcome.FORBIDDEN, Outcome.MISSING, Outcome.CLIENT])
 def test_what_only_people_can_repair_is_tried_every_half_minute(outcome: Outcome) -> None:
     assert Run([fail(outcome)], [fail(outcome)]).time.sleeps == [30.0, 30.0]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FORBIDDEN, Outcome.MISSING, Outcome.CLIENT])
+def test_a_refusal_of_what_was_listed_before_is_tried_again_soon(outcome: Outcome) -> None:
+    """The caches of an API server that has just started are still filling."""
+    run = Run([page(10)], [added("a", 11)], [fail(outcome)], [fail(outcome)], [added("a", 12)])
+    assert run.time.sleeps[1:3] == [0.25, 0.5]
+    ((level, text), (_, after)) = run.said
+    assert level == "warning"
+    assert "role.yaml" not in text
+    assert "may refuse for a moment" in text
+    assert "are followed again" in after
+
+
+def test_a_refusal_after_an_outage_does_not_inherit_its_long_pause() -> None:
+    run = Run([page(10)], *([[UNREACHABLE]] * 12), [fail(Outcome.FORBIDDEN)], [fail(Outcome.FORBIDDEN)])
+    assert run.time.sleeps[11:14] == [LONGEST_PAUSE, 0.25, 0.5]
+
+
+def test_a_refusal_of_what_was_listed_before_blames_the_role_once_it_lasts() -> None:
+    run = Run([page(10)], *([[fail(Outcome.FORBIDDEN)]] * 20))
+    blames = [text for _, text in run.said if "role.yaml" in text]
+    assert len(blames) == 1
+    assert run.reflector.failure == blames[0].partition("; what was found last")[0]
+    assert run.time.sleeps[-1] == LONGEST_PAUSE
+
+
+def test_a_role_that_grants_list_but_not_watch_is_blamed() -> None:
+    steps = [step for _ in range(12) for step in ([page(10)], *([[fail(Outcome.FORBIDDEN)]] * 3))]
+    run = Run(*steps)
+    assert any("role.yaml" in text for _, text in run.said)
+    assert not any("are followed" in text for _, text in run.said), "it never was"
 
 
 def test_403_names_the_permission_and_the_manifest_once() -> None:
