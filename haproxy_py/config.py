@@ -87,7 +87,7 @@ class Gate:
 class Health:
     """How a replica is checked. Durations in seconds; from `path` on: of `type: http` only."""
 
-    type: str = "auto"  # auto: off for replicas of Kubernetes, else tcp | tcp | http | off
+    type: str = "auto"  # auto: off for replicas of Kubernetes as long as it is believed, else tcp | tcp | http | off
     interval: float = 2.0  # between two checks of a replica, times 0.8 to 1.2 at random
     timeout: float = 1.0  # of one check
     rise: int = 1  # checks in a row that succeed until an unhealthy replica is healthy
@@ -98,10 +98,10 @@ class Health:
     status: tuple[tuple[int, int], ...] = ((200, 399),)  # ranges, ends included
     body: str = ""  # text that the first 64 KiB of the body must contain; empty: any body will do
 
-    def choose_type(self, is_kubernetes: bool) -> str:
-        """tcp, http or off."""
+    def choose_type(self, is_kubernetes: bool, is_kept: bool = False) -> str:
+        """tcp, http or off; `is_kept`: what Kubernetes says of the replica is not believed."""
         if self.type == "auto":
-            return "off" if is_kubernetes else "tcp"  # the kubelet has checked a pod before it is ready
+            return "off" if is_kubernetes and not is_kept else "tcp"  # the kubelet has checked a pod before it is ready
         return self.type
 
 

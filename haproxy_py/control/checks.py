@@ -269,7 +269,8 @@ class Checks:
 def _list_targets(one: FoundInstance) -> Iterator[Target]:
     """What is checked of an instance."""
     health = one.settings.health
-    kind = health.choose_type(is_kubernetes=one.settings.kubernetes is not None)
-    if kind != "off":
-        for replica in one.replicas:
+    is_kubernetes = one.settings.kubernetes is not None
+    for replica in one.replicas:
+        kind = health.choose_type(is_kubernetes, replica.kept)
+        if kind != "off":
             yield Target(replica.name, replica.host, replica.port, kind, health)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from haproxy_py.discovery.found import FoundInstance
 from haproxy_py.table import ReplicaState
@@ -40,17 +41,23 @@ def describe_change(before: FoundInstance | None, after: FoundInstance) -> Itera
 
 
 def _describe_replicas(before: FoundInstance | None, after: FoundInstance) -> Iterator[tuple[str, str]]:
-    name = after.settings.name
+    instance = after.settings.name
     old = {replica.name: replica for replica in before.replicas} if before else {}
     new = {replica.name: replica for replica in after.replicas}
     ready = sum(replica.state is ReplicaState.READY for replica in after.replicas)
     parts = [
-        _enumerate("new", [one for one in new if one not in old]),
-        _enumerate("gone", [one for one in old if one not in new]),
-        _enumerate("changed", [one for one in new if one in old and new[one] != old[one]]),
+        _enumerate("new", [name for name in new if name not in old]),
+        _enumerate("gone", [name for name in old if name not in new]),
+        _enumerate(
+            "kept though unready", [name for name in new if new[name].kept and not (name in old and old[name].kept)]
+        ),
+        _enumerate("ready again", [name for name in new if name in old and old[name].kept and not new[name].kept]),
+        _enumerate(
+            "changed", [name for name in new if name in old and replace(new[name], kept=old[name].kept) != old[name]]
+        ),
     ]
     detail = "; ".join(part for part in parts if part)
-    text = f"instance {name}: {ready} ready, {len(new) - ready} draining" + (f" ({detail})" if detail else "")
+    text = f"instance {instance}: {ready} ready, {len(new) - ready} draining" + (f" ({detail})" if detail else "")
     if not new:
         yield "warning", f"{text}: it has no replica, and its requests are answered 503 no_replica until it has one"
     elif not ready:

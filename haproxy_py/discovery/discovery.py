@@ -1,6 +1,7 @@
 """Discovery as a whole: follows what the configuration names, and finds the instances and replicas of this moment.
 
-- `find` is level-triggered: always the complete set, from everything that is known now (WAT-19).
+- `find` is level-triggered: always the complete set, from everything that is known now (WAT-19). What is remembered beside that
+  is which pods were ready, so that a set that turns unready as a whole can be kept (`keep`).
 - Changes that arrive together are told once (`bundle`).
 """
 
@@ -11,16 +12,18 @@ import copy
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from haproxy_py import counters
 from haproxy_py.config import Cluster, Config, DnsName, Instance, KubernetesService
-from haproxy_py.config_file import MAX_INSTANCES
+from haproxy_py.config_file import MAX_INSTANCE_REPLICAS, MAX_INSTANCES
 from haproxy_py.discovery.api import Api
 from haproxy_py.discovery.bundle import Bundle
 from haproxy_py.discovery.changes import describe_change, list_changes
 from haproxy_py.discovery.feed import Feed
 from haproxy_py.discovery.found import FoundInstance, find_static
+from haproxy_py.discovery.keep import KEEP_FOR, Memory, remember
 from haproxy_py.discovery.lookup import Question, look_up
 from haproxy_py.discovery.members import merge_members
 from haproxy_py.discovery.merge import REASONS, IsOwn, Merged, merge
@@ -76,6 +79,8 @@ class Discovery:
         self._ended: list[asyncio.Task[None]] = []
         self._changes = Bundle(notify)
         self._merged: dict[KubernetesService, tuple[tuple[Slices, ...], Merged]] = {}
+        self._memories: dict[KubernetesService, Memory] = {}
+        self._expiry: asyncio.TimerHandle | None = None  # when the first set that is kept is kept no longer
         self._ignored_members: Counter[str] = Counter()  # of names in the DNS, by the last `find`
         self._last_ha: dict[str, bool] = {}
         self._found: tuple[FoundInstance, ...] = ()  # as announced
@@ -99,6 +104,8 @@ class Discovery:
     async def close(self) -> None:
         """Stop following. What was found last stays in the table."""
         self._changes.close()
+        if self._expiry is not None:
+            self._expiry.cancel()
         for feed in self._feeds.values():
             self._ended += feed.end()
         self._feeds.clear()
@@ -159,6 +166,8 @@ class Discovery:
         found = [self._find_one(instance, config, grouped) for instance in instances]
         kept = {instance.kubernetes for instance in instances}
         self._merged = {service: merged for service, merged in self._merged.items() if service in kept}
+        self._memories = {service: memory for service, memory in self._memories.items() if service in kept}
+        self._await_expiry()
         self._last_ha = {one.settings.name: one.ha for one in found}
         if not is_complete and all(instance.hosts for instance in instances):
             found.append(FoundInstance(Instance(NO_INSTANCE, (), ha=True), True, (), discovered=False))
@@ -188,7 +197,7 @@ class Discovery:
         key = self._locate(locate_endpoints(service), service)
         if key is None:
             return FoundInstance(instance, ha, (), discovered=False)
-        merged = self._merge(service, grouped[key].get(service.service, ()))
+        merged = self._keep(service, self._merge(service, grouped[key].get(service.service, ())), instance)
         for complaint in merged.complaints:
             self._complain(f"instance {instance.name}", complaint)
         return FoundInstance(instance, ha, merged.replicas)
@@ -248,9 +257,36 @@ class Discovery:
         merged = merge(pieces, service.port, service.family, self._is_own)
         if any(thing.truncated for thing in slices):
             text = "its Endpoints object holds only the first 1,000 addresses; source: endpointslices has them all"
-            merged = Merged(merged.replicas, merged.unready, merged.ignored, (*merged.complaints, text))
+            merged = replace(merged, complaints=(*merged.complaints, text))
         self._merged[service] = (slices, merged)
         return merged
+
+    def _keep(self, service: KubernetesService, merged: Merged, instance: Instance) -> Merged:
+        """With the pods that are kept though they are unready."""
+        before = self._memories.get(service, Memory())
+        memory = remember(before, merged.ready, merged.listed.keys(), self._clock.now())
+        self._memories[service] = memory
+        if not memory.kept:
+            return merged
+        kept = [replace(merged.listed[uid], kept=True) for uid in memory.kept]
+        replicas = sorted((*merged.replicas, *kept), key=lambda one: one.name)[:MAX_INSTANCE_REPLICAS]
+        decides = "" if instance.health.type == "off" else ", a check of each decides"
+        text = (
+            "all of its pods turned unready together, as they do when the control plane has not heard of their nodes: they are "
+            f"given work as before{decides}, and after {KEEP_FOR:g} s at most it is believed"
+        )
+        return replace(merged, replicas=tuple(replicas), complaints=(*merged.complaints, text))
+
+    def _await_expiry(self) -> None:
+        """Have it told when a set is kept no longer."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        ends = [memory.ends for memory in self._memories.values() if memory.kept]
+        if ends:
+            now = self._clock.now()
+            note = self._changes.note
+            self._expiry = asyncio.get_running_loop().call_later(max(0.0, min(ends) - now), note, Change(min(ends)))
 
     def _share_room(self, found: list[FoundInstance]) -> tuple[FoundInstance, ...]:
         """Where the replicas are more than there are counters for, the largest instances give way, equally."""
@@ -348,7 +384,10 @@ class Discovery:
             if service is not None:
                 states = Counter(replica.state.value for replica in one.replicas)
                 unready = self._merged[service][1].unready if service in self._merged else 0
-                counts.append(ReplicaCount(one.settings.name, states["ready"], states["draining"], unready))
+                kept = sum(replica.kept for replica in one.replicas)
+                counts.append(
+                    ReplicaCount(one.settings.name, states["ready"], states["draining"], unready - kept, kept)
+                )
         return counts
 
 

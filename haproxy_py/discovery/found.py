@@ -18,6 +18,7 @@ class FoundReplica:
     port: int
     state: ReplicaState = ReplicaState.READY
     weight: int = 1  # as in the table
+    kept: bool = False  # the API server says that it is unready, and is not believed (`keep`)
     healthy: bool = True  # as in the table; from here on control says so, not discovery
     drained: bool = False
     drain_ends: float = 0.0

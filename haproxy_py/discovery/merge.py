@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 
 from haproxy_py.config_file import MAX_INSTANCE_REPLICAS
@@ -39,6 +39,10 @@ class Merged:
     unready: int = 0
     ignored: Mapping[str, int] | None = None  # endpoints, by one of REASONS; None: nothing
     complaints: tuple[str, ...] = ()  # what an operator should know and can change
+    ready: frozenset[str] = frozenset()  # uids of the pods that are
+    listed: Mapping[str, FoundReplica] = field(
+        default_factory=dict
+    )  # pods that are neither ready nor terminating, by uid
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,8 @@ def _keep_one(candidates: Iterable[_Candidate], read: Callable[[_Candidate], str
 def _judge(candidates: list[_Candidate], is_own: IsOwn, ignored: Counter[str], complaints: list[str]) -> Merged:
     replicas = []
     unready = 0
+    ready = set()
+    listed = {}
     for candidate in candidates:
         endpoint = candidate.endpoint
         if is_own(endpoint.address, candidate.port):
@@ -172,16 +178,20 @@ def _judge(candidates: list[_Candidate], is_own: IsOwn, ignored: Counter[str], c
             )
         elif endpoint.ready and not endpoint.terminating:
             replicas.append(_make(candidate, ReplicaState.READY))
+            ready.add(endpoint.uid)
         elif endpoint.terminating and (endpoint.serving or endpoint.ready):
             replicas.append(_make(candidate, ReplicaState.DRAINING))
         else:
             unready += 1
+            if endpoint.uid and not endpoint.terminating:
+                listed[endpoint.uid] = _make(candidate, ReplicaState.READY)
     replicas.sort(key=attrgetter("name"))
     if len(replicas) > MAX_INSTANCE_REPLICAS:
         ignored["too_many"] += len(replicas) - MAX_INSTANCE_REPLICAS
         complaints.append(f"{len(replicas)} replicas are too many: the first {MAX_INSTANCE_REPLICAS} by name are used")
         del replicas[MAX_INSTANCE_REPLICAS:]
-    return Merged(tuple(replicas), unready, ignored or None, tuple(dict.fromkeys(complaints)))
+    texts = tuple(dict.fromkeys(complaints))
+    return Merged(tuple(replicas), unready, ignored or None, texts, frozenset(ready - {""}), listed)
 
 
 def _make(candidate: _Candidate, state: ReplicaState) -> FoundReplica:

@@ -28,6 +28,7 @@ class ReplicaCount:
     ready: int
     draining: int
     unready: int
+    kept: int = 0  # among the ready ones those that the API server calls unready (`keep`)
 
 
 @dataclass(frozen=True, slots=True)

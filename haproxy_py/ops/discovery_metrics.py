@@ -44,9 +44,10 @@ def collect_discovery(view: DiscoveryView) -> Iterator[Metric]:
     for since, found in (("receipt", records.lag_of_receipt), ("change", records.lag_of_change)):
         lag.add_metric((since,), accumulate(found.counts, LAG_BUCKETS), sum_value=found.sum)
     yield lag
-    replicas = gauge("discovery_replicas", "Endpoints of the instance by state.", ("instance", "state"))
+    text = "Endpoints of the instance by state. kept: the ready ones that the API server calls unready, and is not believed."
+    replicas = gauge("discovery_replicas", text, ("instance", "state"))
     for count in view.counts:
-        for state in ("ready", "draining", "unready"):
+        for state in ("ready", "draining", "unready", "kept"):
             replicas.add_metric((count.instance, state), getattr(count, state))
     yield replicas
     ignored = gauge("discovery_ignored", "Endpoints that are left out now, by reason.", ("why",))

@@ -69,7 +69,13 @@ def _describe_discovery(discovery: DiscoveryView) -> dict[str, Any]:
             for feed in discovery.feeds
         ],
         "endpoints": [
-            {"instance": count.instance, "ready": count.ready, "draining": count.draining, "unready": count.unready}
+            {
+                "instance": count.instance,
+                "ready": count.ready,
+                "draining": count.draining,
+                "unready": count.unready,
+                "kept": count.kept,
+            }
             for count in discovery.counts
         ],
     }

@@ -109,6 +109,12 @@ class Pods:
             del self.running[pod.name]
         self._write()
 
+    def set_ready(self, *names: str, ready: bool) -> None:
+        """What the control plane says of pods, however they are."""
+        for name in names:
+            self.running[name].ready = ready
+        self._write()
+
     def kill(self, name: str) -> None:
         """The process dies; nobody tells the API server."""
         pod = self.running.pop(name)

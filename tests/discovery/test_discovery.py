@@ -19,6 +19,7 @@ from haproxy_py.config import (
     StaticReplica,
 )
 from haproxy_py.discovery import discovery as module
+from haproxy_py.discovery import keep
 from haproxy_py.discovery.api import Collection, Event
 from haproxy_py.discovery.discovery import NO_INSTANCE, Discovery
 from haproxy_py.discovery.found import FoundInstance
@@ -187,6 +188,25 @@ async def test_a_complaint_is_told_once_and_again_after_it_was_gone() -> None:
         await follower.wait()
         assert sum("no TCP port http" in text for _, text in follower.said) == count
     assert follower.discovery.view().complaints
+    await follower.discovery.close()
+
+
+async def test_a_set_that_turned_unready_is_believed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keep, "KEEP_FOR", 0.2)
+
+    def make(ready: bool) -> Thing:
+        return make_slice(
+            *(make_endpoint(name, f"10.0.0.{n}", ready=ready) for n, name in enumerate("pq", 1)), service="a"
+        )
+
+    FakeApi.things = {"endpointslices": [make(True)]}
+    follower = Follower(make_config("a"))
+    follower.discovery.follow(follower.config)
+    await follower.wait()
+    FakeApi.made[0].send("endpointslices", make(False))
+    assert name_replicas(await follower.wait()) == {"a": ["p", "q"]}
+    assert name_replicas(await follower.wait()) == {"a": []}, "without a word from the API server"
+    assert follower.discovery.view().complaints == ()
     await follower.discovery.close()
 
 

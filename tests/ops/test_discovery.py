@@ -72,7 +72,7 @@ def test_the_status_names_failures_and_complaints() -> None:
     found = describe_status(show())["discovery"]
     assert found["complaints"] == ["instance one: something"]
     assert found["followed"][1]["failure"] == "it cannot be followed"
-    assert found["endpoints"] == [{"instance": "one", "ready": 3, "draining": 1, "unready": 2}]
+    assert found["endpoints"] == [{"instance": "one", "ready": 3, "draining": 1, "unready": 2, "kept": 0}]
 
 
 def test_what_is_waited_for_makes_the_proxy_unready() -> None:
