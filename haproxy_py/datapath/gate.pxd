@@ -14,6 +14,8 @@ cdef class Gate:
     cdef int judge(self, const char *path, Py_ssize_t size, bytes method) except -2
     cdef int judge_spelled(self, const unsigned char *path, Py_ssize_t size, bytes method) except -2
     cdef int judge_reading(self, const unsigned char *text, Py_ssize_t size, bytes method) except -2
+    cdef int judge_beside_names(self, const unsigned char *text, Py_ssize_t size, bytes method) except -2
     cdef int judge_names(self, const unsigned char *text, Py_ssize_t size) except -2
+    cdef bint is_resource(self, const unsigned char *text, Py_ssize_t size, bytes method) noexcept
     cdef bint is_allowed(self, const unsigned char *path, Py_ssize_t size, bytes method) except -1
     cdef bint is_on_deny_list(self, const unsigned char *text, Py_ssize_t size, bytes method) except -1

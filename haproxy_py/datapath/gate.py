@@ -20,9 +20,13 @@ Rules, in the order in which they are asked:
 5. With any admin root (GATE-7) a segment `_debug` is denied if `dashboard` stands before it, or `datastore` or
    `statestore` behind it (`dashboard_debug`). It hands out a widget's data, and it follows the dashboard's base path,
    which flows choose.
-6. `deny`: a reading that begins with the segments of an entry is denied for the entry's methods (`deny_list`).
+6. GATE-11: `GET` and `HEAD` of `<admin root>/resources/<package>/<file>` are not denied by rules 3 and 4: static files
+   that a package publishes, which Node-RED serves to anybody, login or not, and from which Dashboard 2 loads the
+   widgets of other packages. Only a path whose readings are all the same is opened, `resources` in the case in which
+   Node-RED's own route is written, with two segments at least behind it.
+7. `deny`: a reading that begins with the segments of an entry is denied for the entry's methods (`deny_list`).
 
-Methods count in rules 1 and 6 only (GATE-6). The verdict does not depend on whether the instance is in HA mode: where
+Methods count in rules 1, 6 and 7 only (GATE-6). The verdict does not depend on whether the instance is in HA mode: where
 it is not, a denial marks admin traffic, which then keeps to one replica.
 
 Time and memory are linear in the length of the path, whatever it holds.
@@ -31,7 +35,7 @@ Time and memory are linear in the length of the path, whatever it holds.
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cython.cimports.libc.stdlib import free, malloc
-from cython.cimports.libc.string import memchr, memcpy
+from cython.cimports.libc.string import memchr, memcmp, memcpy
 
 from haproxy_py.counters import GATE_RULES
 from haproxy_py.table import GateRules
@@ -46,6 +50,8 @@ DENY_LIST = cython.declare(cython.int, GATE_RULES.index("deny_list"))
 MAY_PASS = cython.declare(cython.int, -1)
 
 UNDERSCORE = cython.declare(cython.int, 0x5F)
+
+RESOURCES = cython.declare(bytes, b"/resources/")
 
 # The segments of GATE-7. In `/dashboard/_debug/datastore` they lie 10 octets before and 7 behind the middle one.
 DASHBOARD = cython.declare(bytes, b"dashboard")
@@ -118,6 +124,8 @@ class Gate:
             return self.judge_spelled(text, size, method)
         if text[size - 1] == b"/":  # size is 1 at least: a plain path begins with a slash
             size -= 1
+        if self.is_resource(text, size, method):
+            return self.judge_beside_names(text, size, method)
         return self.judge_reading(text, size, method)
 
     @cython.cfunc
@@ -164,6 +172,12 @@ class Gate:
             verdict = self.judge_names(text, size)
             if verdict != MAY_PASS:
                 return verdict
+        return self.judge_beside_names(text, size, method)
+
+    @cython.cfunc
+    @cython.exceptval(-2, check=False)
+    def judge_beside_names(self, text: cython.p_const_uchar, size: cython.Py_ssize_t, method: bytes) -> cython.int:
+        """The verdict of the rules that hold for every path, whatever the admin root."""
         if names_debug(text, size):
             return DASHBOARD_DEBUG
         if self.deny and self.is_on_deny_list(text, size, method):
@@ -192,6 +206,21 @@ class Gate:
             if segments.lower() in self.pairs:
                 return DASHBOARD_ADMIN
         return MAY_PASS
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def is_resource(self, text: cython.p_const_uchar, size: cython.Py_ssize_t, method: bytes) -> cython.bint:
+        """GATE-11: whether a plain path, less a slash at its end, names a package's static file."""
+        root: cython.Py_ssize_t = PyBytes_GET_SIZE(self.admin_root)
+        at: cython.Py_ssize_t = root + PyBytes_GET_SIZE(RESOURCES)
+        if size <= at or text[root + 1] != b"r" or not starts_with(text + root, RESOURCES):
+            return False
+        if not is_below(text, size, self.admin_root):
+            return False
+        # The path is plain: between two of its slashes there is a segment, and the last octet is no slash.
+        if memchr(text + at, 0x2F, size - at) is cython.NULL:
+            return False
+        return method == b"GET" or method == b"HEAD"
 
     @cython.cfunc
     @cython.exceptval(-1, check=False)
@@ -355,6 +384,20 @@ def equals_folded(text: cython.p_const_uchar, lower: cython.p_const_uchar, lengt
         if fold(text[at]) != lower[at]:
             return False
     return True
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def starts_with(text: cython.p_const_uchar, prefix: bytes) -> cython.bint:
+    """Whether a text, which has that many octets, begins with these."""
+    return (
+        memcmp(
+            cython.cast(cython.p_const_void, text),
+            cython.cast(cython.p_const_void, PyBytes_AS_STRING(prefix)),
+            PyBytes_GET_SIZE(prefix),
+        )
+        == 0
+    )
 
 
 @cython.cfunc

@@ -6,6 +6,7 @@ import random
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -202,6 +203,64 @@ def test_names_of_any_length_are_told_apart_from_their_neighbours() -> None:
 # --- allow and deny -------------------------------------------------------------------------------------------------
 
 
+RESOURCES = ["/resources/pkg/a.js", "/resources/@scope/pkg/dist/a.umd.js", "/resources/pkg/a.js/", "/resources/a/b"]
+"""Static files of packages, as Dashboard 2 loads the widgets of other packages (GATE-11)."""
+
+
+@pytest.mark.parametrize("admin_root", ["/", "/admin", "/a/Long"])
+@pytest.mark.parametrize("path", RESOURCES)
+def test_static_files_of_packages_may_pass_with_any_admin_root(admin_root: str, path: str) -> None:
+    judge = make_gate(admin_root).rule_for
+    for method in (b"GET", b"HEAD"):
+        assert judge((admin_root.rstrip("/") + path).encode(), method) is None
+
+
+@pytest.mark.parametrize("admin_root", ["", "/admin"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/resources",
+        "/resources/",
+        "/resources/pkg",
+        "/resources/pkg/",
+        "/Resources/pkg/a.js",
+        "/resources//pkg/a.js",
+        "/resources/pkg//a.js",
+        "/resources/../flows/x",
+        "/resources/pkg/../../flows",
+        "/resources/pkg/..%2f..%2f..%2fflows",
+        "/resources/pkg/%2e%2e/a",
+        "/resources/%2e%2e/flows/x",
+        "/resources/pkg/..;/flows",
+        "/resources/pkg;x/a.js",
+        "/resources/pkg/a\\..\\flows",
+        "/resources/pkg/.env",
+        "/./resources/pkg/a.js",
+        "/%72esources/pkg/a.js",
+        "/resourcesx/../flows/x/y",
+    ],
+)
+def test_every_other_spelling_below_resources_stays_denied(admin_root: str, path: str) -> None:
+    assert make_gate(admin_root or "/").rule_for((admin_root + path).encode(), b"GET") is not None
+
+
+@pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"OPTIONS", b"get", b"GETS"])
+def test_static_files_of_packages_are_only_read(method: bytes) -> None:
+    assert make_gate().rule_for(b"/resources/pkg/a.js", method) == "admin_route"
+
+
+def test_deny_closes_static_files_of_packages_too() -> None:
+    judge = make_gate(deny=("/resources/pkg",)).rule_for
+    assert judge(b"/resources/pkg/a.js", b"GET") == "deny_list"
+    assert judge(b"/resources/other/a.js", b"GET") is None
+
+
+def test_resources_is_not_looked_for_behind_another_root() -> None:
+    judge = make_gate("/admin").rule_for
+    assert judge(b"/admin/x/resources/pkg/a.js", b"GET") == "admin_root"
+    assert judge(b"/admin", b"GET") == "admin_root"
+
+
 def test_allow_opens_exactly_one_spelling() -> None:
     judge = make_gate(allow=("/",)).rule_for
     assert judge(b"/", b"GET") is None
@@ -292,8 +351,16 @@ def read_six_ways(path: bytes) -> Iterator[list[bytes]]:
 def expect_rule(rules: GateRules, path: bytes, method: str) -> str | None:
     if any(path == p.encode() and (not methods or method in methods) for methods, p in rules.allow):
         return None
+    if is_resource(rules, path, method):
+        rules = replace(rules, admin_root=("\0nowhere",))
     verdicts = (expect_of_reading(rules, [s.decode("latin-1") for s in r], method) for r in read_six_ways(path))
     return next(filter(None, verdicts), None)
+
+
+def is_resource(rules: GateRules, path: bytes, method: str) -> bool:
+    root = "".join(f"/{segment}" for segment in rules.admin_root).encode()
+    plain = rb"(?i:%b)/resources(/[^/.;%%\\][^/;%%\\]*){2,}/?" % re.escape(root)
+    return method in ("GET", "HEAD") and re.fullmatch(plain, path, re.DOTALL) is not None
 
 
 def expect_of_reading(rules: GateRules, reading: list[str], method: str) -> str | None:
@@ -322,7 +389,7 @@ PIECES = (
     "%2e%2e", "%3b", "%25", "%252f", "%252e", "%25252f", "%00", "%zz", "\x00", "\xff", "?", "#", "a", "B", "_", "x",
     "flows", "FLOWS", "%66lows", "flow%73", "%2566lows", "flow", "red", "ui_base", "favicon.ico", "dashboard",
     "Dashboard", "d%61shboard", "api", "chart", "_debug", "%5fdebug", "_DEBUG", "datastore", "StateStore", "admin",
-    "ADMIN", "edit", "secret", "area", "item", "hello",
+    "ADMIN", "edit", "secret", "area", "item", "hello", "resources", "/resources/", "/resources/a/b",
 )  # fmt: skip
 
 
@@ -443,7 +510,7 @@ def test_every_spelling_that_reached_the_admin_side_is_denied(name: str) -> None
     judge = make_gate(ADMIN_ROOTS[name]).rule_for
     asked, passed = 0, []
     for row in read_rows(name):
-        if row.raw or not row.reaches_admin or (path := reduce_to_path(row.target)) is None:
+        if row.raw or not row.must_be_denied or (path := reduce_to_path(row.target)) is None:
             continue
         asked += 1
         if judge(path, row.method.encode()) is None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 ADMIN_ROOTS = {"root": "/", "admin-root": "/admin", "disable-editor": "/", "node-red-4": "/"}
 """The files, with the admin root of the gate that they are replayed against."""
+
+RESOURCE = re.compile(r"(?i:https?://[^/]+)?(?i:/admin)?/resources(?:/[^/.;%\\?][^/;%\\?]*){2,}/?(?:\?|$)")
+"""The one way to write the address of a package's static file that the gate opens."""
 
 DEFAULT_FIELDS = {"Host": "127.0.0.1"}
 HANDSHAKE_FIELDS = {
@@ -42,6 +46,11 @@ class Row:
 
     def __str__(self) -> str:
         return f"row {self.number} ({self.spelling}): {self.method} {self.target!r}"
+
+    @property
+    def must_be_denied(self) -> bool:
+        """Whether it reached the admin side, but for the static files of packages, which are for everybody (GATE-11)."""
+        return self.reaches_admin and not (self.method in ("GET", "HEAD") and RESOURCE.match(self.target))
 
     @property
     def may_share_connection(self) -> bool:

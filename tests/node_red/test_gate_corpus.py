@@ -66,9 +66,9 @@ class Outcome:
         if not self.ended:
             yield f"{row}: neither an answer nor the end of the connection in {ANSWER_TIMEOUT:.0f} s"
         refused = self.answers[1:] if row.behind_open else self.answers
-        if (row.behind_open or row.reaches_admin) and not all(answer.is_refusal for answer in refused):
+        if (row.behind_open or row.must_be_denied) and not all(answer.is_refusal for answer in refused):
             yield f"{row}: not refused: {given}"
-        if row.reaches_admin and row.number in seen:
+        if row.must_be_denied and row.number in seen:
             yield f"{row}: the replica saw it ({given})"
         if row.is_user_request and [(answer.status, answer.marked) for answer in self.answers] != [(200, True)]:
             yield f"{row}: a user's request did not get through: {given}"
