@@ -9,7 +9,7 @@ BUILD_NEEDS := 'Cython>=3.2,<3.4' 'setuptools>=80,<85'
 
 SANITIZERS := -fsanitize=address,undefined
 
-.PHONY: help build demo test test-kubernetes chaos lint sanitize bench clean
+.PHONY: help build demo test test-kubernetes targets chaos lint sanitize bench clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -37,6 +37,10 @@ test-kubernetes: $(VENV)/built  ## discovery and manifests, with helm, and on a 
 	tests/install --helm
 	$(RUN)/python -m pytest -m "helm or not helm" tests/discovery tests/manifests
 	@test -n "$$TEST_KUBECONFIG" || echo "TEST_KUBECONFIG is not set: no real cluster was used"
+
+targets: $(VENV)/built  ## a million made-up targets, read by the proxy and by each Node.js: 3 minutes
+	tests/install
+	TARGETS=1000000 $(RUN)/python -m pytest tests/wire/test_targets.py
 
 chaos: $(VENV)/built  ## faults under load in their full length, with figures: 35 minutes
 	tests/install

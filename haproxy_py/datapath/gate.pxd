@@ -13,6 +13,7 @@ cdef class Gate:
     # -1: may pass; else the index in `counters.GATE_RULES` of the rule that denies.
     cdef int judge(self, const char *path, Py_ssize_t size, bytes method) except -2
     cdef int judge_spelled(self, const unsigned char *path, Py_ssize_t size, bytes method) except -2
+    cdef int judge_decoded(self, unsigned char *decoded, Py_ssize_t size, unsigned char *reading, bytes method) except -2
     cdef int judge_reading(self, const unsigned char *text, Py_ssize_t size, bytes method) except -2
     cdef int judge_beside_names(self, const unsigned char *text, Py_ssize_t size, bytes method) except -2
     cdef int judge_names(self, const unsigned char *text, Py_ssize_t size) except -2

@@ -12,7 +12,9 @@ Rules, in the order in which they are asked:
    segment and with `..` resolved. In every reading `\\` counts as `/`, every segment is cut at its first `;`, empty
    and `.` segments are dropped, and letters compare without regard to ASCII case. The readings differ because
    Node-RED's own parts differ: Express matches routes on the path undecoded, the editor's file server decodes and
-   resolves, and proxies in between may do either. One denied reading is enough to deny (GATE-3).
+   resolves, and proxies in between may do either. A path with dot segments is read in these six ways once more as `new
+   URL` resolves it: before anything is decoded, but for `%2e`, and an empty segment is one to go back from. One denied
+   reading is enough to deny (GATE-3).
 3. With admin root `/` (GATE-4) a reading is denied if it has no segment (`editor_page`), if its first segment is one of
    the names (`admin_route`), or if its first two are one of the pairs (`dashboard_admin`).
 4. With another admin root (GATE-5) a reading is denied if it begins with the root's segments (`admin_root`). Names and
@@ -131,34 +133,51 @@ class Gate:
     @cython.cfunc
     @cython.exceptval(-2, check=False)
     def judge_spelled(self, path: cython.p_const_uchar, size: cython.Py_ssize_t, method: bytes) -> cython.int:
-        """The verdict of all six readings, for a path that is not plain."""
-        # Two copies: the path as far as it is decoded, and one reading of it, which may be one octet longer.
-        memory: cython.p_uchar = cython.cast(cython.p_uchar, malloc(2 * size + 1))
+        """The verdict of all readings, for a path that is not plain."""
+        # Two copies: the path as far as it is decoded, which may be one octet longer than the path, and one reading of it,
+        # which may be one octet longer than that.
+        memory: cython.p_uchar = cython.cast(cython.p_uchar, malloc(2 * size + 3))
         if memory is cython.NULL:
             raise MemoryError
         decoded: cython.p_uchar = memory
-        reading: cython.p_uchar = memory + size
+        reading: cython.p_uchar = memory + size + 1
+        verdict: cython.int
+        length: cython.Py_ssize_t
+        try:
+            if size > 0:
+                memcpy(decoded, path, size)
+            verdict = self.judge_decoded(decoded, size, reading, method)
+            if verdict != MAY_PASS:
+                return verdict
+            length = resolve_as_url(decoded, path, size)
+            if length == size and memcmp(decoded, path, size) == 0:  # no dot segments: the readings repeat these
+                return MAY_PASS
+            return self.judge_decoded(decoded, length, reading, method)
+        finally:
+            free(memory)
+
+    @cython.cfunc
+    @cython.exceptval(-2, check=False)
+    def judge_decoded(
+        self, decoded: cython.p_uchar, size: cython.Py_ssize_t, reading: cython.p_uchar, method: bytes
+    ) -> cython.int:
+        """The verdict of six readings of a path, which is decoded in place; `reading` has room for an octet more."""
         verdict: cython.int
         length: cython.Py_ssize_t
         before: cython.Py_ssize_t
         _decodings: cython.int
         resolve: cython.bint
-        try:
-            if size > 0:
-                memcpy(decoded, path, size)
-            for _decodings in range(3):
-                for resolve in range(2):
-                    length = write_reading(reading, decoded, size, resolve)
-                    verdict = self.judge_reading(reading, length, method)
-                    if verdict != MAY_PASS:
-                        return verdict
-                before = size
-                size = decode_in_place(decoded, size)
-                if size == before:  # nothing left to decode: further readings repeat these
-                    return MAY_PASS
-            return MAY_PASS
-        finally:
-            free(memory)
+        for _decodings in range(3):
+            for resolve in range(2):
+                length = write_reading(reading, decoded, size, resolve)
+                verdict = self.judge_reading(reading, length, method)
+                if verdict != MAY_PASS:
+                    return verdict
+            before = size
+            size = decode_in_place(decoded, size)
+            if size == before:  # nothing left to decode: further readings repeat these
+                return MAY_PASS
+        return MAY_PASS
 
     @cython.cfunc
     @cython.exceptval(-2, check=False)
@@ -264,7 +283,7 @@ def fold(octet: cython.uchar) -> cython.uchar:
 @cython.cfunc
 @cython.exceptval(check=False)
 def is_plain(text: cython.p_const_uchar, size: cython.Py_ssize_t) -> cython.bint:
-    """Whether all six readings are the path itself, less one slash at its end.
+    """Whether all readings are the path itself, less one slash at its end.
 
     So it is when the path begins with a slash, no segment but the last is empty, none begins with a dot, and nothing is
     encoded, cut or turned round. (A segment that only begins with a dot costs time, not correctness.)
@@ -320,6 +339,68 @@ def write_reading(
             written += 1 + end - start
         start = next_separator + 1
     return written
+
+
+def path_of_url(path: bytes) -> bytes:
+    """The path that `new URL` makes of this one, but for what it writes percent-encoded: `resolve_as_url` for tests."""
+    resolved: bytes = PyBytes_FromStringAndSize(cython.NULL, PyBytes_GET_SIZE(path) + 1)
+    written: cython.p_uchar = cython.cast(cython.p_uchar, PyBytes_AS_STRING(resolved))
+    text: cython.p_const_uchar = cython.cast(cython.p_const_uchar, PyBytes_AS_STRING(path))
+    return resolved[: resolve_as_url(written, text, PyBytes_GET_SIZE(path))]
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def resolve_as_url(written: cython.p_uchar, path: cython.p_const_uchar, size: cython.Py_ssize_t) -> cython.Py_ssize_t:
+    """Writes a path as the URL Standard's "path state" resolves it, and returns the size: at most `size + 1` octets.
+
+    A segment takes the place of itself and of the separator before it, which only the first may lack; the slash behind a last
+    dot segment takes the place of that.
+    """
+    length: cython.Py_ssize_t = 0
+    start: cython.Py_ssize_t = 1 if size > 0 and (path[0] == b"/" or path[0] == b"\\") else 0
+    end: cython.Py_ssize_t
+    dots: cython.int
+    while True:
+        end = start
+        while end < size and path[end] != b"/" and path[end] != b"\\":
+            end += 1
+        dots = count_dots(path + start, end - start)
+        if dots == 2:
+            while length > 0:
+                length -= 1
+                if written[length] == b"/":
+                    break
+        elif dots == 0:
+            written[length] = b"/"
+            memcpy(written + length + 1, path + start, end - start)
+            length += 1 + end - start
+        if end >= size:
+            break
+        start = end + 1
+    if dots > 0:
+        written[length] = b"/"
+        length += 1
+    return length
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def count_dots(segment: cython.p_const_uchar, size: cython.Py_ssize_t) -> cython.int:
+    """1 for `.`, 2 for `..`, each dot as it is or as `%2e`; 0 for every other segment."""
+    dots: cython.int = 0
+    at: cython.Py_ssize_t = 0
+    while at < size:
+        if segment[at] == b".":
+            at += 1
+        elif size - at > 2 and segment[at] == b"%" and segment[at + 1] == b"2" and fold(segment[at + 2]) == b"e":
+            at += 3
+        else:
+            return 0
+        dots += 1
+        if dots > 2:
+            return 0
+    return dots
 
 
 @cython.cfunc

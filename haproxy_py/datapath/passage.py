@@ -3,6 +3,11 @@
 - The target is one of four forms (RFC 9112 section 3.2): origin-form and absolute-form are forwarded, `*` only for OPTIONS,
   authority-form belongs to CONNECT, which is refused (REQ-16 to REQ-19). Octets that are not visible ASCII, `#`, and a
   backslash in the path are refused (REQ-22): Node would read such a target in another way than it looks.
+- What is forwarded reads the same for everybody behind (REQ-24). Node's `url.parse` and `new URL(target, base)` take what
+  stands behind a leading `//` for an authority: `//a@b/comms` is `/comms` to them, and `//a@[` makes them throw, which ends a
+  process that does not expect it. So no path begins with `//`, in no form of target. The law, for every target that passes:
+  none of `url.parse`, `new URL` and Express' `parseurl` throws; the path that each finds is the path that the gate judges, but
+  that the first two may write some signs percent-encoded and `new URL` resolves dot segments, as the gate does too (GATE-2).
 - Host is there once and is `uri-host [":" port]` (REQ-13, REQ-14). The authority of an absolute-form replaces it.
 - Only an upgrade to WebSocket is carried on (EXP-8 to EXP-10), and its handshake must be whole (WSK-1, WSK-2, EXP-15).
 """
@@ -154,7 +159,23 @@ def _read_target(head: Head, passage: cython.pointer(Passage)) -> cython.int:
     passage.judged_size = question - passage.path if question != cython.NULL else passage.path_size
     if memchr(passage.path, 92, passage.judged_size) != cython.NULL:
         return -(BAD_TARGET + 1)  # REQ-22
+    if passage.judged_size > 1 and passage.path[0] == 47 and passage.path[1] == 47:
+        return -(BAD_TARGET + 1)  # REQ-24
     return 0
+
+
+def forward_target(method: bytes, target: bytes) -> bytes | None:
+    """What a replica gets of a target, None if it is refused: `read_passage` for tests and tools."""
+    head: Head = Head()
+    passage: Passage
+    text: bytes = b"%s %s HTTP/1.1\r\n\r\n" % (method, target)
+    size: cython.Py_ssize_t = PyBytes_GET_SIZE(text)
+    if head.parse_request(PyBytes_AS_STRING(text), size, size, size, 0) != size:
+        return None
+    passage.needs_slash = False
+    if _read_target(head, cython.address(passage)) < 0:
+        return None
+    return (b"/" if passage.needs_slash else b"") + passage.path[: passage.path_size]
 
 
 @cython.cfunc

@@ -62,6 +62,10 @@ ROOT_VERDICTS = [
     (b"/a/%252e%252E/flows", "admin_route"),
     (b"/a%2f..%2fflows", "admin_route"),
     (b"/flows%2fx", "admin_route"),
+    # As `new URL` resolves: undecoded but for the dots, and back from empty segments.
+    (b"/a%2fb/%2e%2e/comms", "admin_route"),
+    (b"/a/../comms//../x", "admin_route"),
+    (b"/a/.%2E/comms/;/../x", "admin_route"),
     (b"/flows;x", "admin_route"),
     (b"/flows%3bx", "admin_route"),
     (b"/;x/flows", "admin_route"),
@@ -333,6 +337,25 @@ def test_deny_entry_is_cut_as_a_path_is() -> None:
 # --- a second implementation ----------------------------------------------------------------------------------------
 
 
+def resolve_as_url(path: bytes) -> bytes:
+    resolved: list[bytes] = []
+    segments = re.split(rb"[/\\]", path.removeprefix(b"/") if not path.startswith(b"\\") else path[1:])
+    for segment in segments:
+        dots = re.sub(b"(?i)%2e", b".", segment)
+        if dots == b"..":
+            resolved = resolved[:-1]
+        elif dots != b".":
+            resolved.append(segment)
+    if dots in (b".", b".."):
+        resolved.append(b"")
+    return b"/" + b"/".join(resolved)
+
+
+def read_all_ways(path: bytes) -> Iterator[list[bytes]]:
+    yield from read_six_ways(path)
+    yield from read_six_ways(resolve_as_url(path))
+
+
 def read_six_ways(path: bytes) -> Iterator[list[bytes]]:
     """The readings of GATE-2, written from the rule and for nothing but clarity."""
     for decoded in (path, unquote_to_bytes(path), unquote_to_bytes(unquote_to_bytes(path))):
@@ -353,7 +376,7 @@ def expect_rule(rules: GateRules, path: bytes, method: str) -> str | None:
         return None
     if is_resource(rules, path, method):
         rules = replace(rules, admin_root=("\0nowhere",))
-    verdicts = (expect_of_reading(rules, [s.decode("latin-1") for s in r], method) for r in read_six_ways(path))
+    verdicts = (expect_of_reading(rules, [s.decode("latin-1") for s in r], method) for r in read_all_ways(path))
     return next(filter(None, verdicts), None)
 
 
