@@ -39,7 +39,20 @@ CHART_FORMS = {
         "tolerations[0].key=x",
     ),
     "chart with endpoints": ("rbac.source=endpoints", "networkPolicy.create=false"),
+    "chart of many instances": ("config.instances_from.kubernetes.selector=haproxy-py.dev/instance",),
+    "chart of another instance": (
+        "config.instances[0].name=one",
+        "config.instances[0].ha=auto",
+        "config.instances[0].replicas.kubernetes.service=one",
+    ),
+    "chart of two instances": (
+        *(f"config.instances[{n}].name={name}" for n, name in enumerate("ab")),
+        *(f"config.instances[{n}].hosts={{{name}.example.com}}" for n, name in enumerate("ab")),
+        *(f"config.instances[{n}].replicas.kubernetes.service={name}" for n, name in enumerate("ab")),
+        *(f"config.instances[{n}].ha=auto" for n in range(2)),
+    ),
 }
+CONFIGURED = ["chart", "chart of many instances", "chart of another instance", "chart of two instances"]
 
 
 # Helm takes minutes to build, so what needs it is not part of `make test` but of `make test-kubernetes`.
@@ -140,7 +153,7 @@ def test_the_configuration_is_right_and_agrees_with_the_pod(name: str) -> None:
     assert pod["automountServiceAccountToken"] is True
 
 
-@pytest.mark.parametrize("name", [*WITH_PROXY, pytest.param("chart", marks=pytest.mark.helm)])
+@pytest.mark.parametrize("name", [*WITH_PROXY, *(pytest.param(name, marks=pytest.mark.helm) for name in CONFIGURED)])
 def test_the_role_grants_exactly_what_the_configuration_needs(name: str) -> None:
     things = render(name)
     pod, container = find_proxy(things)
@@ -166,6 +179,35 @@ def test_the_role_grants_exactly_what_the_configuration_needs(name: str) -> None
     assert [subject["name"] for subject in binding["subjects"]] == [pod["serviceAccountName"]]
     assert find(things, "ServiceAccount", pod["serviceAccountName"])
     assert not [thing for thing in things if thing["kind"].startswith("ClusterRole")]
+
+
+@pytest.mark.helm
+def test_the_chart_has_its_default_instance_only_where_nothing_else_says_which_there_are() -> None:
+    found = {}
+    for name in CONFIGURED:
+        things = render(name)
+        config = read_configuration(things, *find_proxy(things))
+        found[name] = [instance.name for instance in config.instances]
+    assert found == {
+        "chart": ["my-instance"],
+        "chart of many instances": [],
+        "chart of another instance": ["one"],
+        "chart of two instances": ["a", "b"],
+    }
+
+
+def test_the_sidecar_takes_nothing_away_from_the_base() -> None:
+    """Both may be applied: an object of one name is one object, and the later one wins."""
+
+    def name_all(folder: str) -> set[tuple[str, str, str]]:
+        return {
+            (thing["kind"], thing["metadata"].get("namespace", ""), thing["metadata"]["name"])
+            for thing in render_kustomization(FOLDERS[folder])
+        }
+
+    sidecar = name_all("ingress-sidecar")
+    assert sidecar.isdisjoint(name_all("base"))
+    assert sidecar.isdisjoint(name_all("node-red"))
 
 
 def test_the_manifest_that_the_log_names_is_the_one_with_the_role() -> None:
