@@ -79,7 +79,7 @@ class Balance:
 class Gate:
     mode: str = "deny"  # deny
     admin_root: str = "/"
-    allow: tuple[str, ...] = ()  # "/path" or "GET /path" or "GET,HEAD /path": exact
+    allow: tuple[str, ...] = ()  # "/path" or "GET /path" or "GET,HEAD /path": exact, or a pattern like /a/:name or /a/*
     deny: tuple[str, ...] = ()  # the same forms: the path and everything below it
 
 

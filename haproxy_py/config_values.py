@@ -39,6 +39,8 @@ _ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?", re.DOT
 _INSTANCE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _ROOT_SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
 _PATH = re.compile(r"/[!-~]*")
+_PARAMETER = re.compile(r":[A-Za-z_][A-Za-z0-9_]*")
+_LITERAL_SEGMENT = re.compile(r"[^:*?#%\\;()\[\]{}^$|+]+")
 
 
 class UnacceptableError(ValueError):
@@ -229,7 +231,12 @@ def admin_root(text: str) -> str:
 
 
 def gate_rule(text: str) -> tuple[frozenset[str], str]:
-    """Methods and path of an entry of `gate.allow` or `gate.deny`; no methods means every method."""
+    """Methods and pattern of an entry of `gate.allow` or `gate.deny`; no methods means every method.
+
+    A segment of a pattern is literal, or `:name`, which stands for any one segment; the last may be `*`, which stands
+    for everything below. Nothing else means anything, and what looks as if it did is refused: an entry that is taken
+    for something else than it says closes nothing.
+    """
     words = text.split(" ")
     if len(words) > 2 or not words[-1].startswith("/"):
         raise UnacceptableError(f'expected "/path", "GET /path" or "GET,HEAD /path", found {quote(text)}')
@@ -238,6 +245,17 @@ def gate_rule(text: str) -> tuple[frozenset[str], str]:
         raise UnacceptableError(
             f"{quote(path)}: a path in a rule is plain visible ASCII without '?', '#', '%' and '\\'"
         )
+    segments = path[1:].split("/")
+    for index, segment in enumerate(segments):
+        if segment == "*" and index + 1 < len(segments):
+            raise UnacceptableError(
+                f"{quote(path)}: '*' stands only at the end, for everything below; write :name for one segment"
+            )
+        if segment not in ("", "*") and not _PARAMETER.fullmatch(segment) and not _LITERAL_SEGMENT.fullmatch(segment):
+            raise UnacceptableError(
+                f"{quote(path)}: {quote(segment)} is not understood: a segment is literal, without any of "
+                ": * ; ( ) [ ] { } ^ $ | +, or :name for any one segment, or * at the end for everything below"
+            )
     # Such segments have several spellings that mean the same to a replica; a rule must not depend on which is used.
     if any(segment in (".", "..") for segment in path.split("/")) or "//" in path:
         raise UnacceptableError(f"{quote(path)}: a path in a rule has no empty and no dot segments")

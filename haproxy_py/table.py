@@ -48,8 +48,12 @@ class GateRules:
     admin_root: tuple[str, ...]  # segments of `gate.admin_root`; empty for `/`
     names: frozenset[str]  # first segments that belong to the admin surface (used with admin root `/`)
     pairs: frozenset[tuple[str, str]]  # first two segments that do
-    allow: tuple[tuple[frozenset[str], str], ...]  # (methods, exact path as received); no methods means every method
-    deny: tuple[tuple[frozenset[str], tuple[str, ...]], ...]  # (methods, segments of a path whose whole tree is denied)
+    allow: tuple[
+        tuple[frozenset[str], str], ...
+    ]  # (methods, pattern of a path as received); no methods means every method
+    deny: tuple[
+        tuple[frozenset[str], tuple[str, ...]], ...
+    ]  # (methods, segments of a pattern whose whole tree is denied)
 
 
 @dataclass(frozen=True, slots=True)

@@ -831,7 +831,10 @@ def test_a_bad_admin_root_is_refused(written: str) -> None:
     assert "instances[0].gate.admin_root: " in find_error(write(instance=f'gate: {{"admin_root": {written}}}'))
 
 
-@pytest.mark.parametrize("written", ["/path", "GET /path", "GET,HEAD /path", "/", "/a/", "M-SEARCH /x"])
+@pytest.mark.parametrize(
+    "written",
+    ["/path", "GET /path", "GET,HEAD /path", "/", "/a/", "M-SEARCH /x", "/a/*", "/*", "PUT /a/:name", "/:a/b/:c2/*"],
+)
 @pytest.mark.parametrize("key", ["allow", "deny"])
 def test_a_rule_of_the_gate_is_a_path_with_or_without_methods(key: str, written: str) -> None:
     assert getattr(read_one(write(instance=f"gate: {{{key}: ['{written}']}}")).gate, key) == (written,)
@@ -865,6 +868,23 @@ def test_a_rule_of_the_gate_is_a_path_with_or_without_methods(key: str, written:
 @pytest.mark.parametrize("key", ["allow", "deny"])
 def test_a_bad_rule_of_the_gate_is_refused(key: str, written: str) -> None:
     assert f"instances[0].gate.{key}[0]: " in find_error(write(instance=f"gate: {{{key}: ['{written}']}}"))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "/**", "/a/**", "/a/*/b", "*", "/a*", "/*.js", "/a?", "/(a|b)", "/a(b)?", "/[ab]", "/a{1}", "/a+", "/^a$", "/a|b",
+        "/:", "/a/:/b", "/:a-:b", "/a:b", "/:1", "/:a?", "/:a(.*)", "/:a*", "/a;b", "/*/", "/a/../*",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("key", ["allow", "deny"])
+def test_what_is_no_pattern_of_the_gate_is_an_error_with_its_place(key: str, written: str) -> None:
+    assert f"instances[0].gate.{key}[0]: " in find_error(write(instance=f"gate: {{{key}: ['{written}']}}"))
+
+
+def test_a_pattern_that_is_not_understood_is_told_what_would_be() -> None:
+    assert "write :name for one segment" in find_error(write(instance="gate: {deny: ['/a/*/b']}"))
+    assert "* at the end for everything below" in find_error(write(instance="gate: {deny: ['/a/**']}"))
 
 
 def test_a_rule_may_be_there_only_once() -> None:

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from haproxy_py import __version__
-from haproxy_py.cli import check, demo, drain, run, status, undrain
+from haproxy_py.cli import check, demo, drain, gate, run, status, undrain
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-COMMANDS = (run, demo, check, status, drain, undrain)
+COMMANDS = (run, demo, check, status, drain, undrain, gate)
 
 DESCRIPTION = """\
 A reverse proxy for Node-RED instances in High Availability mode: it spreads requests over the replicas of an instance,
@@ -29,6 +29,7 @@ examples:
   haproxy-py demo                            two small replicas and the proxy in front of them, to try it out
   haproxy-py run --config haproxy-py.yaml    the proxy, in the foreground
   haproxy-py check haproxy-py.yaml           every error of a configuration file
+  haproxy-py gate test haproxy-py.yaml GET /flows    whether a request may pass to the replicas
   haproxy-py status                          the replicas of a running proxy and what they do
   haproxy-py drain my-instance 3fa1 --config haproxy-py.yaml    take a replica out before it is stopped
 

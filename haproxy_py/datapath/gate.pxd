@@ -4,7 +4,8 @@ cdef class Gate:
     cdef frozenset names  # b"flows": first segments that are denied
     cdef frozenset pairs  # b"dashboard/api": first two segments that are denied
     cdef dict allow  # exact path as received -> methods; no methods means every method
-    cdef tuple deny  # (methods, b"/some/tree"): no methods means every method
+    cdef tuple deny  # (methods, pattern of a tree, lower-case): no methods means every method
+    cdef tuple openers  # (methods, pattern): those of `allow` that open what is denied otherwise
     # For each first letter of a first segment the lengths of the names (of the pairs' first halves) that begin with it,
     # as a set of bits: most requests are seen not to match any name without making an object.
     cdef unsigned long long name_lengths[256]
@@ -12,6 +13,7 @@ cdef class Gate:
 
     # -1: may pass; else the index in `counters.GATE_RULES` of the rule that denies.
     cdef int judge(self, const char *path, Py_ssize_t size, bytes method) except -2
+    cdef bint denies_tree(self, bytes prefix) except -1
     cdef int judge_spelled(self, const unsigned char *path, Py_ssize_t size, bytes method) except -2
     cdef int judge_decoded(self, unsigned char *decoded, Py_ssize_t size, unsigned char *reading, bytes method) except -2
     cdef int judge_reading(self, const unsigned char *text, Py_ssize_t size, bytes method) except -2

@@ -7,7 +7,11 @@ target form) have been applied before, but nothing below relies on them.
 Rules, in the order in which they are asked:
 
 1. `allow` (GATE-10): a path that equals an entry octet for octet may pass, with one of its methods. It opens that one
-   spelling and nothing below it.
+   spelling and nothing below it. An entry may be a pattern (GATE-12): `:name` stands for one segment, `*` at the end for
+   everything below, not for the path before it. It matches the path as received, letter by letter, and only one that
+   means the same in every reading (`is_narrow`). It outranks what denies the literal segments before its first
+   wildcard, because only these were written knowingly: `/library/*` opens the libraries, but `/:tenant/report` opens
+   no `/flows/report`, and `/dashboard/*` not the dashboard's admin routes.
 2. A path is read in six ways (GATE-2): as received, percent-decoded once, and decoded twice; each with `..` kept as a
    segment and with `..` resolved. In every reading `\\` counts as `/`, every segment is cut at its first `;`, empty
    and `.` segments are dropped, and letters compare without regard to ASCII case. The readings differ because
@@ -26,7 +30,8 @@ Rules, in the order in which they are asked:
    that a package publishes, which Node-RED serves to anybody, login or not, and from which Dashboard 2 loads the
    widgets of other packages. Only a path whose readings are all the same is opened, `resources` in the case in which
    Node-RED's own route is written, with two segments at least behind it.
-7. `deny`: a reading that begins with the segments of an entry is denied for the entry's methods (`deny_list`).
+7. `deny`: a reading that begins with the segments of an entry is denied for the entry's methods (`deny_list`). `:name`
+   stands for any one segment; `*` at the end adds nothing, as an entry closes its path and everything below.
 
 Methods count in rules 1, 6 and 7 only (GATE-6). The verdict does not depend on whether the instance is in HA mode: where
 it is not, a denial marks admin traffic, which then keeps to one replica.
@@ -55,6 +60,10 @@ UNDERSCORE = cython.declare(cython.int, 0x5F)
 
 RESOURCES = cython.declare(bytes, b"/resources/")
 
+# Wildcards in patterns. Both are octets that no literal segment of a pattern can hold.
+ONE_SEGMENT = cython.declare(cython.uchar, 0)
+ALL_BELOW = cython.declare(cython.uchar, 1)
+
 # The segments of GATE-7. In `/dashboard/_debug/datastore` they lie 10 octets before and 7 behind the middle one.
 DASHBOARD = cython.declare(bytes, b"dashboard")
 DEBUG = cython.declare(bytes, b"_debug")
@@ -72,7 +81,11 @@ class Gate:
         self.names = frozenset(name.lower().encode() for name in rules.names)
         self.pairs = frozenset(f"{first}/{second}".lower().encode() for first, second in rules.pairs)
         self.allow = {}
+        patterns: list = []
         for methods, path in rules.allow:
+            if "*" in path or ":" in path:
+                patterns.append((_in_bytes(methods), _pattern(path.split("/")[1:])))
+                continue
             known = self.allow.get(path.encode())
             every = not methods or known == frozenset()
             self.allow[path.encode()] = frozenset() if every else _in_bytes(methods) | (known or frozenset())
@@ -80,7 +93,7 @@ class Gate:
             # Node answers HEAD by the handler of GET, so who denies GET has denied that handler.
             (
                 _in_bytes(methods | {"HEAD"} if "GET" in methods else methods),
-                b"".join(b"/" + segment.lower().encode() for segment in segments),
+                _pattern([segment.lower() for segment in segments]),
             )
             for methods, segments in rules.deny
         )
@@ -95,6 +108,23 @@ class Gate:
             first = pair.partition(b"/")[0]
             if first:
                 self.pair_lengths[cython.cast(cython.uchar, first[0])] |= _length_bit(len(first))
+        self.openers = tuple(
+            (methods, pattern) for methods, pattern in patterns if self.denies_tree(_literal_prefix(pattern))
+        )
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def denies_tree(self, prefix: bytes) -> cython.bint:
+        """Whether everything below some literal segments is denied, for one method at least."""
+        text: cython.p_const_uchar = cython.cast(cython.p_const_uchar, PyBytes_AS_STRING(prefix))
+        size: cython.Py_ssize_t = PyBytes_GET_SIZE(prefix)
+        pattern: bytes
+        if size == 0:
+            return False
+        for _, pattern in self.deny:
+            if is_below_pattern(text, size, pattern):
+                return True
+        return self.judge_reading(text, size, b"") != MAY_PASS
 
     def rule_for(self, path: bytes, method: bytes, size: int | None = None) -> str | None:
         """The name of the rule that denies a path, or None if it may pass: `judge` for tests and tools.
@@ -121,6 +151,8 @@ class Gate:
         if size < 0:
             raise ValueError("a path has no negative size")
         if self.allow and self.is_allowed(text, size, method):
+            return MAY_PASS
+        if self.openers and matches_any(self.openers, text, size, method):
             return MAY_PASS
         if not is_plain(text, size):
             return self.judge_spelled(text, size, method)
@@ -250,15 +282,40 @@ class Gate:
     @cython.cfunc
     @cython.exceptval(-1, check=False)
     def is_on_deny_list(self, text: cython.p_const_uchar, size: cython.Py_ssize_t, method: bytes) -> cython.bint:
-        prefix: bytes
-        for methods, prefix in self.deny:
-            if is_below(text, size, prefix) and (not methods or method in methods):
+        pattern: bytes
+        for methods, pattern in self.deny:
+            if is_below_pattern(text, size, pattern) and (not methods or method in methods):
                 return True
         return False
 
 
 def _in_bytes(methods: frozenset[str]) -> frozenset[bytes]:
     return frozenset(method.encode() for method in methods)
+
+
+def _pattern(segments: list[str]) -> bytes:
+    """A pattern as it is compared: a slash before each segment, wildcards as one octet."""
+    wildcards = {":": chr(ONE_SEGMENT), "*": chr(ALL_BELOW)}
+    return "".join("/" + wildcards.get(segment[:1], segment) for segment in segments).encode()
+
+
+def _literal_prefix(pattern: bytes) -> bytes:
+    """The segments before the first wildcard, in lower case."""
+    ends = [end for end in (pattern.find(ONE_SEGMENT), pattern.find(ALL_BELOW)) if end >= 0]
+    return pattern[: min(ends) - 1].lower() if ends else pattern.lower()
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def matches_any(entries: tuple, path: cython.p_const_uchar, size: cython.Py_ssize_t, method: bytes) -> cython.bint:
+    """GATE-12: whether a pattern of `allow` matches a path as received."""
+    pattern: bytes
+    if not is_narrow(path, size):
+        return False
+    for methods, pattern in entries:
+        if (not methods or method in methods) and equals_pattern(path, size, pattern):
+            return True
+    return False
 
 
 @cython.cfunc
@@ -304,6 +361,91 @@ def is_plain(text: cython.p_const_uchar, size: cython.Py_ssize_t) -> cython.bint
             return False
         after_slash = False
     return True
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def is_narrow(text: cython.p_const_uchar, size: cython.Py_ssize_t) -> cython.bint:
+    """Whether all six readings have the segments of the path, some of their octets decoded.
+
+    Nothing is cut or turned round, no segment is empty (one slash at the end aside) or made of dots, and what is
+    encoded is neither part of such a segment, nor a separator, nor something that is decoded twice.
+    """
+    if size < 1 or text[0] != b"/":
+        return False
+    at: cython.Py_ssize_t = 0
+    start: cython.Py_ssize_t = 0  # of the slash before the segment
+    octet: cython.uchar
+    value: cython.int
+    while at < size:
+        octet = text[at]
+        if octet == b"/":
+            if at > 0 and is_empty_or_dots(text + start + 1, at - start - 1):
+                return False
+            start = at
+        elif octet in b";\\" or octet < 0x21 or octet > 0x7E:
+            return False
+        elif octet == b"%":
+            if size - at < 3 or hex_digit(text[at + 1]) < 0 or hex_digit(text[at + 2]) < 0:
+                return False
+            value = hex_digit(text[at + 1]) * 16 + hex_digit(text[at + 2])
+            if value < 0x20 or value == 0x7F or value in b"%./;\\":
+                return False
+        at += 1
+    return start + 1 == size or not is_empty_or_dots(text + start + 1, size - start - 1)
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def is_empty_or_dots(segment: cython.p_const_uchar, size: cython.Py_ssize_t) -> cython.bint:
+    return size == 0 or (size <= 2 and segment[0] == b"." and segment[size - 1] == b".")
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def equals_pattern(text: cython.p_const_uchar, size: cython.Py_ssize_t, pattern: bytes) -> cython.bint:
+    """Whether a path is the pattern, letter by letter; ALL_BELOW needs at least one octet."""
+    signs: cython.p_const_uchar = cython.cast(cython.p_const_uchar, PyBytes_AS_STRING(pattern))
+    length: cython.Py_ssize_t = PyBytes_GET_SIZE(pattern)
+    at: cython.Py_ssize_t = 0
+    position: cython.Py_ssize_t
+    for position in range(length):
+        if at >= size:
+            return False
+        if signs[position] == ALL_BELOW:
+            return True
+        if signs[position] == ONE_SEGMENT:
+            if text[at] == b"/":
+                return False
+            at = segment_end(text, at, size)
+        elif text[at] == signs[position]:
+            at += 1
+        else:
+            return False
+    return at == size
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def is_below_pattern(text: cython.p_const_uchar, size: cython.Py_ssize_t, pattern: bytes) -> cython.bint:
+    """Whether a reading begins with the segments of a pattern in lower case; ALL_BELOW adds nothing."""
+    signs: cython.p_const_uchar = cython.cast(cython.p_const_uchar, PyBytes_AS_STRING(pattern))
+    length: cython.Py_ssize_t = PyBytes_GET_SIZE(pattern)
+    at: cython.Py_ssize_t = 0
+    position: cython.Py_ssize_t
+    if length >= 2 and signs[length - 1] == ALL_BELOW:
+        length -= 2
+    for position in range(length):
+        if at >= size:
+            return False
+        if signs[position] == ONE_SEGMENT:
+            at = segment_end(text, at, size)  # not empty: no reading has empty segments
+        elif fold(text[at]) == signs[position]:
+            at += 1
+        else:
+            return False
+    return at == size or text[at] == b"/"
 
 
 @cython.cfunc

@@ -79,6 +79,5 @@ def build_gate_rules(gate: Gate) -> GateRules:
 
 
 def _split(path: str) -> tuple[str, ...]:
-    """The segments of a path as a gate reads them: lower-case, cut at `;`, empty ones dropped."""
-    segments = (segment.partition(";")[0] for segment in path.lower().split("/"))
-    return tuple(segment for segment in segments if segment)
+    """The segments of a path or pattern as a gate reads them: lower-case, empty ones dropped."""
+    return tuple(segment for segment in path.lower().split("/") if segment)

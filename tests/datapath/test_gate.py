@@ -330,8 +330,91 @@ def test_deny_holds_with_any_admin_root() -> None:
     assert make_gate("/admin", deny=("/x",)).rule_for(b"/x/y", b"GET") == "deny_list"
 
 
-def test_deny_entry_is_cut_as_a_path_is() -> None:
-    assert make_gate(deny=("/x;v=1/y",)).rule_for(b"/x;v=1/y", b"GET") == "deny_list"
+@pytest.mark.parametrize("entry", ["/private", "/private/", "/private/*"])
+def test_deny_with_a_star_closes_what_it_closes_without(entry: str) -> None:
+    judge = make_gate(deny=(entry,)).rule_for
+    for path in (
+        b"/private",
+        b"/PRIVATE/",
+        b"/private/a",
+        b"/a/../private/b",
+        b"/%70rivate/x",
+        b"/private;x/y",
+        b"/private/a/b",
+    ):
+        assert judge(path, b"GET") == "deny_list", path
+    for path in (b"/privately", b"/private-x/a", b"/a/private"):
+        assert judge(path, b"GET") is None, path
+
+
+def test_deny_of_a_star_alone_closes_everything() -> None:
+    judge = make_gate("/admin", deny=("/*",)).rule_for
+    for path in (b"/", b"/a", b"", b"/%2e"):
+        assert judge(path, b"GET") == "deny_list", path
+
+
+def test_deny_with_a_parameter_closes_any_one_segment_and_its_tree() -> None:
+    judge = make_gate(deny=("/shop/:tenant/Audit", "DELETE /:any")).rule_for
+    for path in (b"/shop/a/audit", b"/SHOP/b/AUDIT/x", b"/shop/a%2fb/../audit", b"/shop//a/audit", b"/shop/%00/audit"):
+        assert judge(path, b"GET") == "deny_list", path
+    for path in (b"/shop/audit", b"/shop/a/b/audit", b"/shop/a", b"/shop/a/auditor"):
+        assert judge(path, b"GET") is None, path
+    assert judge(b"/x/y", b"DELETE") == "deny_list"
+
+
+def test_allow_with_a_star_opens_what_lies_below_and_not_the_path_itself() -> None:
+    judge = make_gate(allow=("/library/*",)).rule_for
+    for path in (b"/library/a", b"/library/a/b/", b"/library/my%20file.txt", b"/library/.hidden", b"/library/flows"):
+        assert judge(path, b"GET") is None, path
+    for path in (b"/library", b"/library/", b"/flows", b"/librarya/b", b"/Library/a", b"/x/library/a"):
+        assert judge(path, b"GET") == (None if path.startswith((b"/x", b"/librarya")) else "admin_route"), path
+
+
+def test_allow_with_a_parameter_opens_exactly_one_segment() -> None:
+    judge = make_gate(allow=("GET /context/:tenant",)).rule_for
+    assert judge(b"/context/a", b"GET") is None
+    for path in (b"/context", b"/context/", b"/context/a/", b"/context/a/b"):
+        assert judge(path, b"GET") == "admin_route", path
+    assert judge(b"/context/a", b"POST") == "admin_route"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/library/../flows",
+        b"/library/./../flows",
+        b"/library/a/../../flows",
+        b"/library/%2e%2e/flows",
+        b"/library/.%2E/flows",
+        b"/library/%252e%252e/flows",
+        b"/library/..%2fflows",
+        b"/library/a%2fb",
+        b"/library/a%5cb",
+        b"/library\\a",
+        b"/library/..\\flows",
+        b"/library/a;b",
+        b"/library/..;/flows",
+        b"/library//a",
+        b"/library/a//..//flows",
+        b"/library/%00",
+        b"/library/%zz",
+        b"/library/%2",
+        b"/library/\xff",
+        b"/%6cibrary/a",
+        b"/LIBRARY/a",
+    ],
+)
+def test_allow_with_a_star_opens_no_path_that_has_another_reading(path: bytes) -> None:
+    assert make_gate(allow=("/library/*",)).rule_for(path, b"GET") is not None
+
+
+def test_wildcards_of_allow_open_nothing_that_their_literal_segments_do_not_name() -> None:
+    judge = make_gate(allow=("/*", "/:any", "/:any/settings", "/dashboard/*", "/pub/*"), deny=("/pub/secret",)).rule_for
+    for path in (b"/", b"/flows", b"/flows/settings", b"/dashboard/api/x", b"/dashboard/_debug/x", b"/pub/secret/a"):
+        assert judge(path, b"GET") is not None, path
+    assert make_gate(allow=("/pub/secret/*",), deny=("/:any/secret",)).rule_for(b"/pub/secret/a", b"GET") is None
+    assert make_gate("/admin", allow=("/*",)).rule_for(b"/admin/flows", b"GET") == "admin_root"
+    assert make_gate("/admin", allow=("/admin/icons/*",)).rule_for(b"/admin/icons/a", b"GET") is None
 
 
 # --- a second implementation ----------------------------------------------------------------------------------------
