@@ -220,9 +220,15 @@ class Discovery:
             feed = self._feeds.get(key)
             found: Service | None = feed.reflector.objects.get(service.service) if feed is not None else None
             if found is not None and (not service.namespace or found.namespace == service.namespace):
+                own = f"Service {found.namespace}/{found.name}"
                 ha, complaint = is_ha(found)
                 if complaint:
-                    self._complain(f"instance {instance.name}", f"Service {found.namespace}/{found.name}: {complaint}")
+                    self._complain(f"instance {instance.name}", f"{own}: {complaint}")
+                if found.is_external:
+                    text = (
+                        "is of type ExternalName, which has no endpoints; for a name in the DNS there is replicas.dns"
+                    )
+                    self._complain(f"instance {instance.name}", f"{own} {text}")
                 return ha
         last = self._last_ha.get(instance.name, True)
         if self._locate(locate_service(service), service) is not None:

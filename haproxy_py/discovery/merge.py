@@ -86,6 +86,11 @@ def merge(slices: Iterable[Slice], port: str, family: str, is_own: IsOwn) -> Mer
     candidates = []
     for piece in slices:
         ignored.update(dict(piece.ignored))
+        if any(reason == "family" for reason, _ in piece.ignored):
+            complaints.append(
+                "it has endpoints that are no IP addresses (an EndpointSlice of type FQDN), which are never used; for a name "
+                "in the DNS there is replicas.dns"
+            )
         if not piece.endpoints:
             continue
         number = _choose_port(piece, port, complaints)
@@ -103,11 +108,17 @@ def merge(slices: Iterable[Slice], port: str, family: str, is_own: IsOwn) -> Mer
 
 
 def _choose_port(piece: Slice, wanted: str, complaints: list[str]) -> int | None:
+    if not piece.ports:
+        complaints.append(
+            "its endpoints have no TCP port at all; the Service must name one, and its pods must have what targetPort says"
+        )
+        return None
     if not wanted:
         if len(piece.ports) == 1:
             return piece.ports[0].number
-        there = _spell_ports(piece)
-        complaints.append(f"its endpoints have {there}, and the configuration names no port; set kubernetes.port")
+        complaints.append(
+            f"its endpoints have {_spell_ports(piece)}, and the configuration names no port; set kubernetes.port"
+        )
         return None
     for candidate in piece.ports:
         if wanted in (candidate.name, str(candidate.number)):
@@ -118,7 +129,7 @@ def _choose_port(piece: Slice, wanted: str, complaints: list[str]) -> int | None
 
 def _spell_ports(piece: Slice) -> str:
     ports = ", ".join(f"{port.name or 'unnamed'} ({port.number})" for port in piece.ports[:10])
-    return f"the TCP ports {ports}" if ports else "no TCP port"
+    return f"the TCP ports {ports}"
 
 
 def _join_pods(candidates: list[_Candidate], family: str, ignored: Counter[str]) -> list[_Candidate]:

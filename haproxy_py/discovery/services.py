@@ -34,6 +34,7 @@ class Service:
     ha: str  # the annotations as they are written; empty if absent
     hosts: str
     port: str
+    is_external: bool = False  # of type ExternalName
 
 
 def parse_service(thing: dict[str, Any]) -> Service:
@@ -47,6 +48,7 @@ def parse_service(thing: dict[str, Any]) -> Service:
         ha=_read_annotation(annotations, HA),
         hosts=_read_annotation(annotations, HOSTS),
         port=_read_annotation(annotations, PORT),
+        is_external=read_text(read_mapping(thing, "spec"), "type", 64) == "ExternalName",
     )
 
 

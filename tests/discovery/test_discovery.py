@@ -191,6 +191,20 @@ async def test_a_complaint_is_told_once_and_again_after_it_was_gone() -> None:
     await follower.discovery.close()
 
 
+async def test_a_service_of_type_external_name_is_complained_of() -> None:
+    service = make_service("a", hosts="a.example.com")
+    service["metadata"]["namespace"] = "prod"
+    service["spec"] = {"type": "ExternalName", "externalName": "node-red.example.com"}
+    FakeApi.things = {"services": [service]}
+    follower = Follower(make_config(source=True))
+    follower.discovery.follow(follower.config)
+    while not follower.discovery.is_complete():
+        await follower.wait()
+    (complaint,) = follower.discovery.view().complaints
+    assert complaint.startswith("instance a.prod: Service prod/a is of type ExternalName, which has no endpoints")
+    await follower.discovery.close()
+
+
 async def test_a_set_that_turned_unready_is_believed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keep, "KEEP_FOR", 0.2)
 

@@ -149,6 +149,22 @@ def test_a_port_that_is_not_there_is_named_with_those_that_are() -> None:
     assert merged.complaints == ("its endpoints have the TCP ports http (1880), but no TCP port web; correct the port",)
 
 
+@pytest.mark.parametrize("port", ["http", ""])
+def test_endpoints_without_any_port_are_said_to_have_none(port: str) -> None:
+    merged = merge_all(make_slice(make_endpoint("a"), ports=[]), port=port)
+    assert merged.complaints == (
+        "its endpoints have no TCP port at all; the Service must name one, and its pods must have what targetPort says",
+    )
+
+
+def test_endpoints_that_are_host_names_are_complained_of() -> None:
+    merged = merge_all(make_slice(make_endpoint(address="node-red.example.com"), family="FQDN"))
+    assert merged.ignored == {"family": 1}
+    (complaint,) = merged.complaints
+    assert "an EndpointSlice of type FQDN" in complaint
+    assert "replicas.dns" in complaint
+
+
 def test_one_name_may_be_another_number_in_each_slice() -> None:
     one = make_slice(make_endpoint("a", "10.0.0.1"), name="s-1", ports=[make_port(1880)])
     two = make_slice(make_endpoint("b", "10.0.0.2"), name="s-2", ports=[make_port(1999)])
