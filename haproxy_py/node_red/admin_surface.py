@@ -1,14 +1,18 @@
 """The admin surface of Node-RED: the paths below the admin root that edit, inspect or fire flows.
 
-Lists of what a Node-RED with its usual packages registers (core 4.1 and 5.0 measured, packages read), and how these
-lists and an operator's `gate` settings become the rules that a gate applies. How a path is read and compared with the
-rules stands in `haproxy_py.datapath.gate`.
+Lists of what a Node-RED with its usual packages registers (core 4.1 and 5.0 measured, packages read; the long tail of
+packages stands in `package_routes.json`, which `tools/renew_package_routes.py` writes), and how these lists and an
+operator's `gate` settings become the rules that a gate applies. How a path is read and compared with the rules stands
+in `haproxy_py.datapath.gate`.
 
 A list can never be complete, because any installed package may register admin routes: a replica's `httpAdminRoot` other
 than `/`, named in `gate.admin_root`, moves all of them below one prefix and is the safer setting.
 """
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 from haproxy_py.config import Gate
 from haproxy_py.config_values import gate_rule
@@ -48,12 +52,11 @@ SERVICE_NODES = frozenset(("cronplus", "cronplusinject", "pushbullet", "timeswit
 # FlowFuse: launcher (`/ff/metrics`, subflow export), project nodes, assistant.
 FLOWFUSE = frozenset(("ff", "nr-assistant", "nr-project-link"))
 
-DENIED_NAMES = (
+OWN_NAMES = (
     EDITOR | PROJECTS | RUNTIME | AUTH | CORE_NODES | DASHBOARD_1 | HARDWARE_NODES | SERVICE_NODES | FLOWFUSE
 )  # fmt: skip
-"""First segments, in lower case, that belong to the admin side with admin root `/`."""
 
-DENIED_PAIRS = frozenset(
+OWN_PAIRS = frozenset(
     (
         # @flowfuse/node-red-dashboard (Dashboard 2): the API with which its layout editor deploys changes to the flows,
         # and the route that empties a chart. They do not follow the dashboard's configured path.
@@ -64,6 +67,46 @@ DENIED_PAIRS = frozenset(
         ("uibuilder", "uib-sidebar"),
     )
 )
+
+PACKAGE_ROUTES = Path(__file__).with_name("package_routes.json")
+
+SHARED = frozenset(
+    (
+        "api", "dashboard", "endpoint", "facebook", "firebase", "geofence", "hue", "modbus", "nosql", "oauth2", "public",
+        "static", "test", "thinger", "ui", "uibuilder", "worldmap",
+    )
+)  # fmt: skip
+"""First segments of packages' admin routes that flows and dashboards use as well: only the first two together deny."""
+
+
+def _read_package_routes() -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
+    """First segments, and pairs of the first two, that the listed packages register on the admin side."""
+    names: set[str] = set()
+    pairs: set[tuple[str, str]] = set()
+    for package in json.loads(PACKAGE_ROUTES.read_bytes()):
+        for route in (*package["routes"], *package.get("also", ())):
+            # `/a/:id/b` has one fixed segment in front, `/a{}` none.
+            first, _, rest = route.partition(" ")[2].lower().strip("/").partition("/")
+            second = rest.partition("/")[0]
+            if not _is_fixed(first):
+                continue
+            if first not in SHARED:
+                names.add(first)
+            elif _is_fixed(second):
+                pairs.add((first, second))
+    return frozenset(names), frozenset(pairs)
+
+
+def _is_fixed(segment: str) -> bool:
+    return bool(segment) and not any(sign in segment for sign in "{}:*?()+")
+
+
+_PACKAGES = _read_package_routes()
+
+DENIED_NAMES = OWN_NAMES | _PACKAGES[0]
+"""First segments, in lower case, that belong to the admin side with admin root `/`."""
+
+DENIED_PAIRS = OWN_PAIRS | _PACKAGES[1]
 """First two segments that do, where the first alone belongs to users."""
 
 
