@@ -275,6 +275,9 @@ class ClientConnection(Request):
         if trusted is not None and self.peer.decode("ascii") not in trusted:
             trusted = None
         self.find_request_id(head, trusted)
+        self.evidence_key = context.evidence.key_of(
+            self.instance.counts, self.method, passage.path, passage.judged_size
+        )
         if passage.upgrades:
             self.upgrading = True
             self.key = head.lines[head.first[SEC_WEBSOCKET_KEY]].value[:24]

@@ -1,6 +1,7 @@
 from haproxy_py.datapath.access_log cimport AccessLog
 from haproxy_py.datapath.count cimport Counters, cell
 from haproxy_py.datapath.deadlines cimport Clock
+from haproxy_py.datapath.evidence cimport Evidence
 from haproxy_py.datapath.heads cimport Head
 from haproxy_py.datapath.poller cimport Poller
 from haproxy_py.datapath.routes cimport Routes
@@ -39,6 +40,7 @@ cdef class Context:
     cdef Writer writer
     cdef Head request
     cdef Head response
+    cdef Evidence evidence
     # facts for heads
     cdef bytes via
     cdef bytes date_line

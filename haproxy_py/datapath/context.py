@@ -9,6 +9,7 @@ from cython.cimports.haproxy_py.datapath.access_log import AccessLog
 from cython.cimports.haproxy_py.datapath.allocator import keep_freed_memory
 from cython.cimports.haproxy_py.datapath.count import Counters
 from cython.cimports.haproxy_py.datapath.deadlines import Clock
+from cython.cimports.haproxy_py.datapath.evidence import Evidence
 from cython.cimports.haproxy_py.datapath.heads import Head
 from cython.cimports.haproxy_py.datapath.poller import Poller
 from cython.cimports.haproxy_py.datapath.routes import Routes
@@ -88,6 +89,7 @@ class Context:
         self.clients = set()
         self.dials = set()
         self.spare = set()
+        self.evidence = Evidence()
         self.writer = Writer()
         self.request = Head()
         self.response = Head()

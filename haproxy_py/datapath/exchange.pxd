@@ -60,6 +60,7 @@ cdef class Exchange(ReplicaUser):
     cdef long long octets_out  # octets of the answer
     cdef int attempts
     cdef bint reused
+    cdef unsigned int evidence_key  # of its method and path
     cdef bytes kept  # the request as it was sent, while it may be sent again; None: it may not
     # for the access log; None where it is off
     cdef tuple described

@@ -224,6 +224,7 @@ class Exchange(ReplicaUser):
         observe(replica.counts + _DURATION, now - self.started)
         if self.described is not None:
             self.log(self.status, NONE, "--")
+        self.context.evidence.remember_answer(self.evidence_key)
         replica.troubles = 0
         if replica.failures > 0:
             self.take_back(replica)
@@ -312,8 +313,11 @@ class Exchange(ReplicaUser):
     def count_trouble(self) -> cython.void:
         """The replica failed the exchange: it is ejected when that happens again and again (RTY-11).
 
-        One that was out and is tried again is out again at once.
+        One that was out and is tried again is out again at once. What a client can bring about by what it asks does not
+        count (`evidence`).
         """
+        if self.upgrading or not self.context.evidence.believe_failure(self.evidence_key):
+            return
         replica: Replica = self.replica
         instance: Instance = self.instance
         now: cython.double = self.context.clock.now
