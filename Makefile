@@ -38,7 +38,7 @@ test-kubernetes: $(VENV)/built  ## discovery and manifests, with helm, and on a 
 	$(RUN)/python -m pytest -m "helm or not helm" tests/discovery tests/manifests
 	@test -n "$$TEST_KUBECONFIG" || echo "TEST_KUBECONFIG is not set: no real cluster was used"
 
-targets: $(VENV)/built  ## a million made-up targets, read by the proxy and by each Node.js: 3 minutes
+targets: $(VENV)/built  ## a million made-up targets, read by the proxy and by each Node.js: a minute
 	tests/install
 	TARGETS=1000000 $(RUN)/python -m pytest tests/wire/test_targets.py
 

@@ -266,7 +266,7 @@ def write_response(
     """
     writer: Writer = context.writer
     writer.clear()
-    if head.status < 200 or head.status == 204:  # FRM-14
+    if head.status < 200 or head.status == 204 or head.seen[TRANSFER_ENCODING]:  # FRM-14, FRM-2
         if head.seen[CONTENT_LENGTH]:
             head.lines[head.first[CONTENT_LENGTH]].dropped = True
     _write_status_line(writer, head)

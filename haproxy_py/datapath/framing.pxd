@@ -18,7 +18,8 @@ cdef class Body:
     # of the chunk that is being read
     cdef int state
     cdef int digits
-    cdef int extensions  # octets of extensions in this message
+    cdef int extensions  # octets of its extensions
+    cdef long long extensions_excess  # octets of extensions in this message beyond what each chunk may have
     cdef bytes trailers  # held until they are complete
     cdef Py_ssize_t max_trailers
     # of the last piece

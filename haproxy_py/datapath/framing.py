@@ -2,13 +2,16 @@
 
 The rules (RFC 9112 sections 6 and 7):
 
-- Transfer-Encoding together with Content-Length, two Content-Length fields, a list in one, a sign, a space or too many digits:
-  refused, never repaired (FRM-1, FRM-8, FRM-9). Two parsers could read such a message in two ways.
+- Two Content-Length fields, a list in one, a sign, a space or too many digits: refused, never repaired (FRM-8, FRM-9). Two
+  parsers could read such a message in two ways. So is Transfer-Encoding together with Content-Length in a request (FRM-1).
+- An answer with both is chunked, because Node-RED sends such: flows copy the fields of what they fetched. Its Content-Length
+  ends here, and the connection with it (FRM-2, section 6.3): no client gets two lengths, nothing is read behind the body.
 - The only coding is `chunked`, once, last, without a parameter (FRM-3 to FRM-5), and never in an HTTP/1.0 message (FRM-7).
 - A request with neither field has no body (FRM-12). An answer with neither ends with the connection (FRM-13); an answer to
   HEAD, a 1xx, a 204 and a 304 have none whatever they say (FRM-14).
 - A chunk line is up to fifteen hexadecimal digits, an extension by the grammar, CR LF (FRM-16 to FRM-18). Extensions are
-  dropped; trailers are checked like fields and may not frame, route, authenticate or control (FRM-19).
+  dropped. Those of one chunk are bounded, and so is what all of a message have beyond an allowance for each chunk.
+- Trailers are checked like fields and may not frame, route, authenticate or control (FRM-19).
 
 A body is never collected and never copied: a piece that was read is passed on as the object it is. Only where octets must
 not be passed on (extensions, trailers that are still incomplete, chunk lines for an HTTP/1.0 client) are spans cut out.
@@ -30,10 +33,12 @@ from cython.cimports.haproxy_py.datapath.heads import (
     next_element,
 )
 from cython.cimports.haproxy_py.datapath.limits import (
+    CHUNK_EXTENSIONS_ALLOWED,
     MAX_CHUNK_EXTENSIONS,
     MAX_CHUNK_SIZE_DIGITS,
     MAX_CONTENT_LENGTH_DIGITS,
     MAX_EMPTY_ELEMENTS,
+    MAX_EXTENSIONS_EXCESS,
 )
 from cython.cimports.haproxy_py.datapath.reason import (
     AMBIGUOUS_FRAMING,
@@ -112,6 +117,7 @@ class Body:
             self.total = 0
             self.digits = 0
             self.extensions = 0
+            self.extensions_excess = 0
             self.trailers = None
 
     @cython.cfunc
@@ -206,6 +212,13 @@ class Body:
                 if octet != 10:
                     return -(BAD_CHUNK + 2)
                 self.digits = 0
+                if self.extensions > 0:  # FRM-17: as Go's net/http does, with more room
+                    self.extensions_excess += self.extensions - CHUNK_EXTENSIONS_ALLOWED - self.remaining
+                    if self.extensions_excess < 0:
+                        self.extensions_excess = 0
+                    elif self.extensions_excess > MAX_EXTENSIONS_EXCESS:
+                        return -(BAD_CHUNK + 2)
+                    self.extensions = 0
                 if self.remaining == 0:
                     state = TRAILERS_START
                 else:
@@ -438,9 +451,9 @@ def frame_response(head: Head, body: Body, to_head_request: cython.bint) -> cyth
     """Decide how the body of an answer ends. 0, or -(reason + 1)."""
     length: cython.longlong = 0
     if head.seen[TRANSFER_ENCODING]:
-        if head.seen[CONTENT_LENGTH] or head.version == 0 or _judge_coding(head) < 0:
-            return -(BAD_RESPONSE + 1)  # FRM-2, FRM-7
-    elif head.seen[CONTENT_LENGTH]:
+        if head.version == 0 or _judge_coding(head) < 0:
+            return -(BAD_RESPONSE + 1)  # FRM-7
+    if head.seen[CONTENT_LENGTH]:  # also where it does not count (FRM-2)
         length = parse_length(head)
         if length < 0:
             return -(BAD_RESPONSE + 1)  # FRM-10

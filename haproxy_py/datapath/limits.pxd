@@ -3,7 +3,9 @@ cdef enum:
     MAX_FIELD_LINES = 512  # room for the parsed lines of one head; the configuration allows at most 500
     MAX_CONTENT_LENGTH_DIGITS = 18  # FRM-8: fits 63 bits
     MAX_CHUNK_SIZE_DIGITS = 15  # FRM-16: fits 60 bits
-    MAX_CHUNK_EXTENSIONS = 4096  # FRM-17: octets in one message
+    MAX_CHUNK_EXTENSIONS = 4096  # FRM-17: octets in one chunk; a signature of every chunk is about 90
+    CHUNK_EXTENSIONS_ALLOWED = 256  # FRM-17: octets that any chunk may have besides as many as it has data
+    MAX_EXTENSIONS_EXCESS = 1048576  # FRM-17: octets in one message beyond that; Go's net/http has 16 KiB for all chunk lines
     MAX_EMPTY_ELEMENTS = 16  # FLD-14: empty elements in a list
     MAX_CONNECTION_OPTIONS = 32  # names in Connection; a browser sends one or two
     MAX_INTERIM = 32  # EXP-1: 1xx answers in one exchange

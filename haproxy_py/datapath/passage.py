@@ -9,6 +9,8 @@
   none of `url.parse`, `new URL` and Express' `parseurl` throws; the path that each finds is the path that the gate judges, but
   that the first two may write some signs percent-encoded and `new URL` resolves dot segments, as the gate does too (GATE-2).
 - Host is there once and is `uri-host [":" port]` (REQ-13, REQ-14). The authority of an absolute-form replaces it.
+- Via may name this proxy a few times: a flow that copies its request's fields into a request of its own, sent by way of the
+  proxy, is no loop. From the eighth time on it is one (FLD-18): so is soon a replica that is the proxy itself.
 - Only an upgrade to WebSocket is carried on (EXP-8 to EXP-10), and its handshake must be whole (WSK-1, WSK-2, EXP-15).
 """
 
@@ -46,6 +48,7 @@ from cython.cimports.libc.string import memchr, memcmp
 from cython.cimports.posix.strings import strncasecmp
 
 _OPTIONS = cython.declare(cython.int, 6)  # index in counters.METHODS
+_MOST_PASSES = cython.declare(cython.int, 8)  # FLD-18
 _MOST_FORWARDS = cython.declare(cython.longlong, 100_000_000)  # FLD-19: a number as large as this gets no more digits
 
 # Octets of a reg-name (RFC 3986 section 3.2.2) without the comma, which would look like a list (REQ-14).
@@ -215,15 +218,16 @@ def _is_websocket_key(key: cython.p_const_char, size: cython.int) -> cython.bint
         octet = key[index]
         if not (48 <= octet <= 57 or 65 <= octet <= 90 or 97 <= octet <= 122 or octet == 43 or octet == 47):
             return False
-    # Only four bits of the last digit count; the others must be zero.
-    octet = key[21]
-    return octet == 65 or octet == 81 or octet == 103 or octet == 119
+    # Of the last digit four bits count. The other two should be zero, but the key is never decoded, by servers neither: it is
+    # only hashed as it stands.
+    return True
 
 
 @cython.cfunc
 @cython.exceptval(-1, check=True)
-def _has_passed(line: cython.pointer(FieldLine), via: bytes) -> cython.bint:
-    """Whether a Via line names this proxy as one that the request has come through."""
+def _count_passes(line: cython.pointer(FieldLine), via: bytes) -> cython.int:
+    """How often a Via line names this proxy as one that the request has come through."""
+    passes: cython.int = 0
     element: Element
     at: cython.p_const_char
     end: cython.p_const_char
@@ -241,8 +245,8 @@ def _has_passed(line: cython.pointer(FieldLine), via: bytes) -> cython.bint:
         while at < end and at[0] != 32 and at[0] != 9:
             at += 1
         if at - name == PyBytes_GET_SIZE(via) and memcmp(name, PyBytes_AS_STRING(via), at - name) == 0:
-            return True
-    return False
+            passes += 1
+    return passes
 
 
 @cython.cfunc
@@ -257,6 +261,7 @@ def read_passage(
     line: cython.pointer(FieldLine)
     index: cython.int
     error: cython.int
+    passes: cython.int = 0
     passage.rewritten = False
     passage.needs_slash = False
     passage.host_replaced = False
@@ -296,8 +301,10 @@ def read_passage(
     if head.seen[VIA]:  # FLD-18
         for index in range(head.count):
             line = cython.address(head.lines[index])
-            if line.kind == VIA and _has_passed(line, context.via):
-                return -(LOOP_DETECTED + 1)
+            if line.kind == VIA:
+                passes += _count_passes(line, context.via)
+                if passes >= _MOST_PASSES:
+                    return -(LOOP_DETECTED + 1)
     if head.seen[MAX_FORWARDS] and head.method_label == _OPTIONS:  # FLD-19
         line = cython.address(head.lines[head.first[MAX_FORWARDS]])
         if head.seen[MAX_FORWARDS] > 1 or line.value_size < 1:

@@ -10,6 +10,7 @@ from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython.cimports.haproxy_py.datapath.context import Context
 from cython.cimports.haproxy_py.datapath.framing import CHUNKED, UNTIL_CLOSE, Body, frame_response
 from cython.cimports.haproxy_py.datapath.heads import (
+    CONTENT_LENGTH,
     KEEP_ALIVE,
     OPTION_CLOSE,
     TRANSFER_ENCODING,
@@ -380,12 +381,13 @@ class ReplicaConnection(Pooled):
         if frame_response(head, self.body, self.to_head_request) < 0:
             self.fail(BAD_RESPONSE)
             return
-        # CON-4, FRM-14: what keeps the connection from being used again.
+        # CON-4, FRM-2, FRM-14: what keeps the connection from being used again.
         self.persistent = (
             head.version == 1
             and not self.doubtful
             and not head.options & OPTION_CLOSE
             and self.body.kind != UNTIL_CLOSE
+            and not (head.seen[TRANSFER_ENCODING] and head.seen[CONTENT_LENGTH])
             and not (head.seen[TRANSFER_ENCODING] and self.body.kind != CHUNKED and head.status == 204)
         )
         self.read_keep_alive(head)

@@ -88,6 +88,20 @@ GOOD: dict[str, Form] = {
     "version 1.9": Form(b"HTTP/1.9 200 OK\r\n" + LENGTH, body=b"hello"),
     "status 999": Form(b"HTTP/1.1 999 X\r\n" + LENGTH, status=999, body=b"hello"),
     "chunked": Form(OK + CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", body=b"5\r\nhello\r\n0\r\n\r\n"),
+    "chunked beside a length": Form(
+        OK + b"Content-Length: 999\r\n" + CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", body=b"5\r\nhello\r\n0\r\n\r\n"
+    ),
+    "chunked beside a length, and more": Form(
+        OK + CHUNKED[:-2] + b"Content-Length: 1\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        body=b"0\r\n\r\n",
+        extra=len(SMUGGLED),
+    ),
+    "chunked beside a length to 1.0": Form(
+        OK + b"Content-Length: 1\r\n" + CHUNKED + b"5\r\nhello\r\n0\r\n\r\n",
+        body=b"hello",
+        version=b"1.0",
+        stays=False,
+    ),
     "chunked with extensions": Form(
         OK + CHUNKED + b'5;a="b"\r\nhello\r\n1 ; c\r\n!\r\n0;d\r\n\r\n', body=b"5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n"
     ),
@@ -172,7 +186,18 @@ BAD: dict[str, Form] = {
             b" : b",
         )
     },
-    "both lengths": bad(OK + b"Content-Length: 5\r\n" + CHUNKED + b"0\r\n\r\n"),
+    **{
+        f"both lengths, {name}": bad(OK + lines + b"\r\n0\r\n\r\n")
+        for name, lines in {
+            "length twice": b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+            "length as a list": b"Content-Length: 5, 5\r\nTransfer-Encoding: chunked\r\n",
+            "length that is none": b"Content-Length: x\r\nTransfer-Encoding: chunked\r\n",
+            "not chunked last": b"Content-Length: 5\r\nTransfer-Encoding: chunked, identity\r\n",
+            "another coding": b"Content-Length: 5\r\nTransfer-Encoding: gzip\r\n",
+            "another coding first": b"Transfer-Encoding: gzip, chunked\r\nContent-Length: 5\r\n",
+        }.items()
+    },
+    "both lengths in version 1.0": bad(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n" + CHUNKED + b"0\r\n\r\n"),
     "two lengths": bad(OK + b"Content-Length: 5\r\n" + LENGTH),
     "two lengths to HEAD": replace(bad(OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n"), method=b"HEAD"),
     **{

@@ -168,6 +168,7 @@ async def test_request_that_must_not_run_twice_takes_only_a_young_connection() -
         b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nx",
         b"HTTP/1.1 204 No Content\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
     ],
 )
 async def test_connection_in_doubt_is_not_used_again(answer: bytes) -> None:
