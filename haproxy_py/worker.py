@@ -223,7 +223,7 @@ class Worker:
             door.go_on()
         self._keep_spare()
         self._tell_shortage()
-        self._clock.tick()
+        self.context.poller.tick()
         self.context.refresh_date()
         if self.context.log is not None:
             self.context.log.flush()

@@ -79,7 +79,7 @@ class Context:
     ):
         keep_freed_memory()
         self.loop = loop
-        self.poller = Poller(loop)
+        self.poller = Poller(loop, clock)
         self.clock = clock
         clock.on_tick = self.look_at_queues
         self.counters = counters

@@ -16,10 +16,15 @@ cdef class DeadlineQueue:
     cdef void start(self, Timed timed) noexcept
 
 cdef class Clock:
-    cdef readonly double now  # as of the last tick
+    cdef readonly double now  # as of the last tick or turn
+    cdef double ticked  # when the last tick was
+    cdef bint late  # it came late
     cdef dict queues
     cdef public object on_tick
 
+    cdef void refresh(self) noexcept
+    cdef void make_up(self, double now)
+    cdef bint is_due(self) noexcept
     cpdef DeadlineQueue queue(self, double duration)
     cpdef tick(self)
 

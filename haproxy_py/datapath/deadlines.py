@@ -3,6 +3,12 @@
 Every waiting thing has at most one deadline. Deadlines of the same duration form a queue that is in order by itself, because
 each new one is later than all before it; starting, moving and stopping one is a relink. One coarse tick for the whole worker
 looks at the front of each queue. A deadline therefore passes up to two ticks late and never early.
+
+A worker may stand still: its machine is suspended, or the CPU is full. Then
+
+- what starts in a late turn starts from the time it is now (`refresh`), not from the time of the last tick;
+- what is ready was read before anything expires (`Poller.tick`), or a replica that answered in time would be given up;
+- a tick that comes late ends nothing, the next one does: whatever else this machine carries was as late.
 """
 
 import cython
@@ -12,6 +18,7 @@ TICK = 0.1
 """Seconds between two ticks: the granularity of every timeout."""
 
 _TICK = cython.declare(cython.double, TICK)
+_LATE = cython.declare(cython.double, 5 * TICK)  # seconds between two ticks: the worker has stood still
 
 
 @cython.cfunc
@@ -88,6 +95,7 @@ class Clock:
 
     def __cinit__(self):
         self.now = monotonic()
+        self.ticked = self.now
         self.queues = {}
 
     @cython.ccall
@@ -99,6 +107,41 @@ class Clock:
             self.queues[duration] = queue
         return queue
 
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def refresh(self) -> cython.void:
+        """Take the time."""
+        now: cython.double = monotonic()
+        if now - self.now > _TICK:
+            self.make_up(now)
+        self.now = now
+
+    @cython.cfunc
+    def make_up(self, now: cython.double) -> cython.void:
+        """The time in force was older than deadlines allow for: those that started by it start from now.
+
+        They stand at the end of their queues, so this costs nothing but for them.
+        """
+        queue: DeadlineQueue
+        timed: Timed
+        stale: cython.double
+        for queue in self.queues.values():
+            stale = self.now + queue.duration + _TICK
+            timed = queue.newest
+            while timed is not None and timed.deadline >= stale:
+                timed.deadline = now + queue.duration + _TICK
+                timed = timed.earlier
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def is_due(self) -> cython.bint:
+        """Whether a deadline has passed."""
+        queue: DeadlineQueue
+        for queue in self.queues.values():
+            if queue.oldest is not None and queue.oldest.deadline <= self.now:
+                return True
+        return False
+
     @cython.ccall
     def tick(self):
         """Take the time and end every wait whose deadline has passed.
@@ -109,9 +152,11 @@ class Clock:
         queue: DeadlineQueue
         timed: Timed
         problem: object = None
-        self.now = monotonic()
+        self.refresh()
+        self.late = not self.late and self.now - self.ticked > _LATE  # twice in a row would be never
+        self.ticked = self.now
         for queue in list(self.queues.values()):
-            while queue.oldest is not None and queue.oldest.deadline <= self.now:
+            while not self.late and queue.oldest is not None and queue.oldest.deadline <= self.now:
                 timed = queue.oldest
                 timed.stop_deadline()
                 try:

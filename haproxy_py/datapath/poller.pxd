@@ -1,3 +1,4 @@
+from haproxy_py.datapath.deadlines cimport Clock
 from haproxy_py.datapath.limits cimport EVENTS_PER_ROUND, IDLE_PIPES
 from haproxy_py.datapath.sockets cimport epoll_event
 
@@ -19,6 +20,7 @@ cdef class Watched:
 
 cdef class Poller:
     cdef readonly object loop
+    cdef Clock clock
     cdef int fd
     cdef char* space  # what one visit reads into: of use within the visit only
     cdef epoll_event events[EVENTS_PER_ROUND]
@@ -26,6 +28,7 @@ cdef class Poller:
     cdef int idle_pipes
     cdef list again  # of Watched: there is more to do than one visit does
     cdef list closed  # of Watched: their owners learn of it at the end of the round
+    cdef int watching  # sockets in the set
     cdef bint turning  # `turn` runs
     cdef bint scheduled  # `turn` will run without an event
     cdef object turn_soon
@@ -38,5 +41,6 @@ cdef class Poller:
     cdef bint take_pipe(self, Pipe* pipe) noexcept
     cdef void give_pipe(self, Pipe* pipe, bint is_empty) noexcept
     cdef void schedule(self)
+    cdef void visit_round(self, int count)
     cdef void finish_round(self)
     cdef void report(self, Watched watched, object problem)

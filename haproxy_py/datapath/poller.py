@@ -9,6 +9,7 @@ passes from system call to system call through compiled code, without a transpor
 - A file descriptor is closed at once, its owner is told at the end of the round. Until then the object stays, so an event
   that came in the same round finds it closed instead of somebody else's.
 - One connection reads once per visit; the others come next.
+- Each look takes the time, so what starts in a turn that comes late starts from now.
 """
 
 import os
@@ -16,6 +17,7 @@ import os
 import cython
 from cython.cimports.cpython.mem import PyMem_Free, PyMem_Malloc
 from cython.cimports.cpython.ref import Py_DECREF, Py_INCREF, PyObject
+from cython.cimports.haproxy_py.datapath.deadlines import Clock
 from cython.cimports.haproxy_py.datapath.limits import (
     EVENTS_PER_ROUND,
     IDLE_PIPES,
@@ -82,9 +84,10 @@ class Poller:
         if self.space == cython.NULL:
             raise MemoryError
 
-    def __init__(self, loop: object):
+    def __init__(self, loop: object, clock: Clock):
         """Watched by `loop` from now on. Raises OSError."""
         self.loop = loop
+        self.clock = clock
         self.again = []
         self.closed = []
         self.turn_soon = self._turn_soon
@@ -114,23 +117,12 @@ class Poller:
     def turn(self) -> None:
         """Visit everything that is ready, and what was left of the turn before."""
         count: cython.int
-        index: cython.int
         rounds: cython.int = 0
-        watched: Watched
         self.turning = True
         try:
             while self.fd >= 0:
                 count = epoll_wait(self.fd, cython.address(self.events[0]), EVENTS_PER_ROUND, 0)
-                for index in range(count):
-                    watched = cython.cast(Watched, cython.cast(cython.pointer(PyObject), self.events[index].data.ptr))
-                    if watched.fd < 0:
-                        continue
-                    try:
-                        watched.ready(self.events[index].events)
-                    except Exception as problem:
-                        self.report(watched, problem)
-                if self.again or self.closed:
-                    self.finish_round()
+                self.visit_round(count)
                 rounds += 1
                 # Under load more has become ready by now, and a look costs less than a turn of the loop around it.
                 if rounds == ROUNDS_PER_TURN or (count < 2 and not self.again and not self.closed):
@@ -139,6 +131,43 @@ class Poller:
             self.turning = False
             if self.again or self.closed:
                 self.schedule()
+
+    def tick(self) -> None:
+        """End every wait whose deadline has passed, once everything that was ready has been visited."""
+        count: cython.int = EVENTS_PER_ROUND
+        rounds: cython.int
+        self.clock.refresh()
+        if self.fd >= 0 and self.clock.is_due():
+            self.turning = True
+            try:
+                # The set gives what is ready in order, and what it has given goes to the end.
+                rounds = self.watching // EVENTS_PER_ROUND + 1
+                while self.fd >= 0 and rounds > 0 and count == EVENTS_PER_ROUND:
+                    count = epoll_wait(self.fd, cython.address(self.events[0]), EVENTS_PER_ROUND, 0)
+                    self.visit_round(count)
+                    rounds -= 1
+            finally:
+                self.turning = False
+                if self.again or self.closed:
+                    self.schedule()
+        self.clock.tick()
+
+    @cython.cfunc
+    def visit_round(self, count: cython.int) -> cython.void:
+        """Visit so many as `events` names."""
+        index: cython.int
+        watched: Watched
+        self.clock.refresh()
+        for index in range(count):
+            watched = cython.cast(Watched, cython.cast(cython.pointer(PyObject), self.events[index].data.ptr))
+            if watched.fd < 0:
+                continue
+            try:
+                watched.ready(self.events[index].events)
+            except Exception as problem:
+                self.report(watched, problem)
+        if self.again or self.closed:
+            self.finish_round()
 
     @cython.cfunc
     def finish_round(self) -> cython.void:
@@ -165,6 +194,7 @@ class Poller:
                     self.report(watched, problem)
                 if watched.watched:
                     watched.watched = False
+                    self.watching -= 1
                     Py_DECREF(watched)
 
     @cython.cfunc
@@ -177,6 +207,7 @@ class Poller:
         if epoll_ctl(self.fd, EPOLL_CTL_ADD, watched.fd, cython.address(event)) < 0:
             return c_errno
         watched.watched = True
+        self.watching += 1
         Py_INCREF(watched)  # the set holds a pointer; given back when it is gone
         return 0
 
@@ -187,6 +218,7 @@ class Poller:
         if watched.watched:
             epoll_ctl(self.fd, EPOLL_CTL_DEL, watched.fd, cython.NULL)
             watched.watched = False
+            self.watching -= 1
             Py_DECREF(watched)
 
     @cython.cfunc
