@@ -70,7 +70,11 @@ class Scrape(Collector):
         connections.add_metric((), totals.sum_cell(view.segments, counters.WORKER_CLIENT_CONNECTIONS))
         yield connections
         for name, text, cell in (
-            ("client_connections_total", "Client connections accepted.", counters.WORKER_CLIENT_CONNECTIONS_TOTAL),
+            (
+                "client_connections_accepted_total",
+                "Client connections accepted.",
+                counters.WORKER_CLIENT_CONNECTIONS_TOTAL,
+            ),
             (
                 "access_log_lines_dropped_total",
                 "Access-log lines dropped because the reader of the log did not keep up.",

@@ -150,10 +150,10 @@ def test_workers_that_are_too_many_drain_and_their_counters_stay(start: Start, r
     control.expect(IN_FORCE)
     assert [(worker["worker"], worker["pid"]) for worker in get_status(url)["workers"]] == [(1, pids[1])]
     assert get_metric(url, "haproxy_py_client_connections") == 7
-    assert get_metric(url, "haproxy_py_client_connections_total") == 14
+    assert get_metric(url, "haproxy_py_client_connections_accepted_total") == 14
     reload(control, FILE)
     control.expect(r"worker 2 \(pid \d+\) accepts connections")
-    assert get_metric(url, "haproxy_py_client_connections_total") == 21
+    assert get_metric(url, "haproxy_py_client_connections_accepted_total") == 21
 
 
 def test_number_of_a_worker_is_not_given_again_while_it_drains(start: Start, file: Path, reload: Reload) -> None:

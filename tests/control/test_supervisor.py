@@ -44,7 +44,7 @@ def test_counters_survive_a_killed_worker_and_gauges_do_not(start: Start) -> Non
     assert get_metric(url, ACTIVE) == 10
     assert get_metric(url, SENT) == 300
     assert get_metric(url, "haproxy_py_client_connections") == 14
-    assert get_metric(url, "haproxy_py_client_connections_total") == 21
+    assert get_metric(url, "haproxy_py_client_connections_accepted_total") == 21
 
 
 def test_worker_that_keeps_dying_is_replaced_after_growing_pauses(start: Start) -> None:
