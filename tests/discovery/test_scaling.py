@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,21 @@ CLIENTS = 4
 
 
 def wait_for_names(proxy: Watcher, pods: Pods) -> None:
-    proxy.wait_for(lambda: set(proxy.list_replicas()) == pods.names)
+    """Until the worker, not only control, chooses among exactly these."""
+    proxy.wait_for_table(lambda replicas: replicas.keys() == pods.names)
 
 
-def assert_even(load: Load, pods: Pods, requests_each: int = 10) -> None:
-    """Round robin of one worker is exact; requests under way at the edges of the window may blur it by two."""
-    began, ended = load.run_for(requests_each * len(pods.names))
-    shares = load.count_replicas(began, ended)
+def count_choices(proxy: Watcher) -> Counter[str]:
+    """How often the worker has chosen each replica. What the clients tell lags by what is under way, on a busy machine much."""
+    (instance,) = proxy.get_status()["instances"]
+    return Counter({one["name"]: one["requests"] + one["active_requests"] for one in instance["replicas"]})
+
+
+def assert_even(proxy: Watcher, load: Load, pods: Pods, requests_each: int = 10) -> None:
+    """Round robin of one worker is exact; what changes while the counters are read may blur it by two."""
+    before = count_choices(proxy)
+    load.run_for(requests_each * len(pods.names))
+    shares = count_choices(proxy) - before
     assert set(shares) == pods.names
     assert max(shares.values()) - min(shares.values()) <= 3, shares
 
@@ -36,11 +45,11 @@ def test_scaling_2_10_1_0_3_loses_no_request(api: ApiServer, tmp_path: Path) -> 
         pods.scale(2)
         with Watcher(tmp_path, [instance]) as proxy, Load(proxy.port, threads=CLIENTS) as load:
             wait_for_names(proxy, pods)
-            assert_even(load, pods)
+            assert_even(proxy, load, pods)
             for count in (10, 1):
                 pods.scale(count)
                 wait_for_names(proxy, pods)
-                assert_even(load, pods)
+                assert_even(proxy, load, pods)
             assert load.list_failures() == []
 
             began_ending = time.monotonic()
@@ -49,11 +58,10 @@ def test_scaling_2_10_1_0_3_loses_no_request(api: ApiServer, tmp_path: Path) -> 
             load.run_for(20)
             assert proxy.is_ready(), "an empty set is an answer, not a reason to take the proxy away"
             pods.scale(3)
-            proxy.wait_for_log("instance test: 1 ready")
-            proxy.wait_for(lambda: proxy.list_replicas() != {})
+            proxy.wait_for_table(lambda replicas: bool(replicas))
             refilled = time.monotonic()
             wait_for_names(proxy, pods)
-            assert_even(load, pods)
+            assert_even(proxy, load, pods)
 
             failures = load.list_failures()
             # The last replica serves until its process ends, and there is no other to resend a POST to: at most one per client.
@@ -75,7 +83,7 @@ def test_replacing_every_replica_loses_no_request(api: ApiServer, tmp_path: Path
                 pods.end(name)
             wait_for_names(proxy, pods)
             assert not pods.names & first
-            assert_even(load, pods)
+            assert_even(proxy, load, pods)
             assert load.list_failures() == []
 
 

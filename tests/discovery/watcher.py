@@ -76,10 +76,20 @@ class Watcher(ProxyProcess):
 
     def wait_for_replicas(self, expected: dict[str, str], instance: str = "test") -> None:
         """Until the table with these replicas, by name and state, is in force in every worker."""
+        self.wait_for_table(lambda replicas: replicas == expected, instance)
+
+    def wait_for_table(self, fits: Callable[[dict[str, str]], bool], instance: str = "test") -> None:
+        """Until a table whose replicas (state by name) fit is in force in every worker: control has it earlier."""
 
         def is_in_force() -> bool:
             status = self.get_status()
-            return self.list_replicas(instance) == expected and all(
+            replicas = {
+                replica["name"]: replica["state"]
+                for entry in status["instances"]
+                if entry["name"] == instance
+                for replica in entry["replicas"]
+            }
+            return fits(replicas) and all(
                 worker["table_version"] == status["table_version"] for worker in status["workers"]
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 
 from haproxy_py import counters
@@ -413,6 +414,9 @@ async def test_upload_that_the_replica_takes_slowly_is_not_stalled() -> None:
     size = 4_000_000
 
     async def take_slowly(wire: Wire, number: int) -> None:
+        # A buffer that the kernel lets grow takes megabytes at once and then opens the window only when half is free again:
+        # for the proxy, a replica that takes nothing for seconds. How much it grows depends on who else is running.
+        wire.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
         await wire.read_head()
         left = size
         began = time.monotonic()
