@@ -18,6 +18,7 @@ from typing import Any
 from haproxy_py.config import Cluster
 from haproxy_py.config_kubernetes import object_name
 from haproxy_py.config_values import UnacceptableError
+from haproxy_py.discovery.exec_plugin import PluginError, run_plugin
 
 REREAD_AFTER = 60.0
 """Seconds. The kubelet replaces a token when a fifth of its life is left, at least two minutes before it ends."""
@@ -102,15 +103,15 @@ class Credentials:
             ) from error
 
     async def _load_kubeconfig(self, config: Any) -> str:
-        from kubernetes.aio.config import kube_config
-
         path = self._cluster.kubeconfig
         if not os.path.isfile(path):  # noqa: ASYNC240
             raise CredentialsError(f"the kubeconfig {path} does not exist")
-        load: Any = kube_config.load_kube_config  # has no types
         try:
-            loader = await load(path, self._cluster.context or None, config, persist_config=False)
+            loader = _make_loader(path, self._cluster.context)
+            await loader.load_and_set(config)
             namespace = loader.current_context.get("context", {}).get("namespace")
+        except PluginError as error:
+            raise CredentialsError(f"the kubeconfig {path}: {error}") from error
         except Exception as error:  # a file that people write, read by code that checks little of it
             raise CredentialsError(f"the kubeconfig {path} cannot be used: {error}") from error
         return namespace if isinstance(namespace, str) and namespace else DEFAULT_NAMESPACE
@@ -130,6 +131,29 @@ def _import_configuration() -> Any:
     from kubernetes.aio.client import Configuration
 
     return Configuration()
+
+
+def _make_loader(path: str, context: str) -> Any:
+    """The package's reader of a kubeconfig. Its way to run an exec plugin is replaced: it has no timeout, and hides errors."""
+    from kubernetes.aio.config import kube_config
+
+    base: Any = kube_config.KubeConfigLoader  # the package has no types
+    file_or_data: Any = kube_config.FileOrData
+    folder = os.path.dirname(os.path.abspath(path))
+
+    class Loader(base):  # type: ignore[misc]
+        async def load_from_exec_plugin(self) -> bool:
+            status = await run_plugin(self._user["exec"].value, folder)
+            if token := status.get("token"):
+                self.token = f"Bearer {token}"
+                return True
+            for attribute, key in (("cert_file", "clientCertificateData"), ("key_file", "clientKeyData")):
+                found = file_or_data(status, None, data_key_name=key, base64_file_content=False)
+                setattr(self, attribute, found.as_file())
+            return True
+
+    read: Any = kube_config.KubeConfigMerger
+    return Loader(config_dict=read(path).config, active_context=context or None, config_base_path=None)
 
 
 def _build_tls(config: Any) -> ssl.SSLContext:
