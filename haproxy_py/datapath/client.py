@@ -23,7 +23,7 @@ from cython.cimports.haproxy_py.datapath.exchange import (
     LINGERING,
     WAITING,
 )
-from cython.cimports.haproxy_py.datapath.forward import write_request
+from cython.cimports.haproxy_py.datapath.forward import find_client, write_request
 from cython.cimports.haproxy_py.datapath.framing import Body, frame_request
 from cython.cimports.haproxy_py.datapath.heads import (
     ACCEPT,
@@ -213,6 +213,8 @@ class ClientConnection(Request):
         reason: cython.int
         end: cython.Py_ssize_t
         authority: bytes = None
+        trusted: object = None
+        client: bytes = None  # whom a trusted proxy forwards
         rest: bytes
         used: cython.Py_ssize_t = head.parse_request(data, size, routes.max_line, routes.max_head, routes.max_lines)
         if used == 0:
@@ -247,8 +249,15 @@ class ClientConnection(Request):
             reason = read_passage(head, body, context, authority, cython.address(passage))
         if reason == 0:
             reason = self.find_instance(cython.address(passage))
+        if reason == 0:
+            trusted = self.instance.trusted
+            if trusted is not None:
+                if self.peer.decode("ascii") in trusted:
+                    client = find_client(head, self.peer, trusted)
+                else:
+                    trusted = None
         if context.log is not None:
-            self.describe(head, cython.address(passage) if reason == 0 else cython.NULL)
+            self.describe(head, cython.address(passage) if reason == 0 else cython.NULL, client)
         if reason < 0:
             if -reason - 1 == METHOD_NOT_SUPPORTED and head.method_size == 7:
                 # A CONNECT is refused with 501 for good (REQ-19), a TRACE with 405 (REQ-20), for the same reason.
@@ -271,9 +280,6 @@ class ClientConnection(Request):
         if end < 0:  # after the verdict on the head, as if the body had come later
             self.refuse(-end - 2, 0)
             return size
-        trusted: object = self.instance.trusted
-        if trusted is not None and self.peer.decode("ascii") not in trusted:
-            trusted = None
         self.find_request_id(head, trusted)
         self.evidence_key = context.evidence.key_of(
             self.instance.counts, self.method, passage.path, passage.judged_size
@@ -291,7 +297,7 @@ class ClientConnection(Request):
             self.peer,
             self.request_id,
             self.request_id_size,
-            trusted,
+            client,
         )
         if body.spans is not None:
             rest = body.rewritten()

@@ -433,12 +433,18 @@ class Exchange(ReplicaUser):
         target: bytes
         host: bytes
         agent: bytes
+        client: bytes = None
         if log is None:  # switched off since the exchange began
             return
         now = monotonic()
-        method, target, host, agent = self.described if self.described is not None else (b"", b"", b"", b"")
+        method = target = host = agent = b""
+        if self.described is not None:
+            method, target, host, agent, client = self.described
+        if client is None:
+            client = self.peer
         log.begin_line()
-        log.put_text(b"client", self.peer, PyBytes_GET_SIZE(self.peer))
+        log.put_text(b"client", client, PyBytes_GET_SIZE(client))
+        log.put_text(b"peer", self.peer, PyBytes_GET_SIZE(self.peer))
         log.put_text(b"method", method, PyBytes_GET_SIZE(method))
         log.put_text(b"target", target, PyBytes_GET_SIZE(target))
         log.put_text(b"host", host, PyBytes_GET_SIZE(host))

@@ -5,6 +5,9 @@
 - The target is forwarded octet for octet (REQ-21), in origin-form (REQ-16), and the version is our own (REQ-12).
 - What a client says of other clients (X-Forwarded-*, Forwarded, X-Real-IP, X-Request-Id) is believed only of a trusted proxy
   (FWD-1 to FWD-13); else it is replaced.
+- The client is the first address of X-Forwarded-For from the right that is no trusted proxy's, with or without a port (FWD-2).
+  Its scheme is the first word of X-Forwarded-Proto, because proxies append: `https` or `wss` is https, `http` or `ws` is http,
+  in any case; anything else is the listener's own scheme (FWD-3).
 
 Lines that stand as they should are not copied one by one: a run of them is copied in one piece, up to the next line that
 is dropped or must be written anew.
@@ -41,6 +44,10 @@ from cython.cimports.haproxy_py.datapath.heads import (
 from cython.cimports.haproxy_py.datapath.passage import Passage, measure_host
 from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.writer import Writer
+
+from haproxy_py.networks import read_hop
+
+_SCHEMES = cython.declare(dict, {"http": "http", "ws": "http", "https": "https", "wss": "https"})  # FWD-3
 
 # Kinds of fields that never pass as they came.
 _ENDS_IN_REQUEST = cython.declare(cython.uchar[KINDS])
@@ -101,11 +108,11 @@ def write_request(
     peer: bytes,
     request_id: cython.p_const_char,
     request_id_size: cython.int,
-    trusted: object,
+    client: bytes,
 ) -> cython.void:
     """Write the head for a replica into the context's writer.
 
-    `data` holds the head; `trusted` the networks of trusted proxies if the peer is one of them, else None.
+    `data` holds the head; `client` is whom a trusted proxy forwards (`find_client`), None if the peer is no trusted proxy.
     """
     writer: Writer = context.writer
     first: cython.p_const_char = data + head.skipped
@@ -127,7 +134,7 @@ def write_request(
         for index in range(head.count):
             if head.lines[index].kind == EXPECT:
                 head.lines[index].dropped = True
-    if trusted is None and head.seen[FORWARDED]:  # FWD-5
+    if client is None and head.seen[FORWARDED]:  # FWD-5
         for index in range(head.count):
             if head.lines[index].kind == FORWARDED:
                 head.lines[index].dropped = True
@@ -161,7 +168,7 @@ def write_request(
         writer.put(b"Max-Forwards: ", 14)
         writer.put_number(passage.max_forwards)
         writer.put(b"\r\n", 2)
-    if trusted is None:
+    if client is None:
         writer.put(b"X-Forwarded-For: ", 17)
         writer.put_bytes(peer)
         writer.put(b"\r\nX-Real-IP: ", 13)
@@ -172,7 +179,7 @@ def write_request(
         writer.put(passage.host, passage.host_size)
         writer.put(b"\r\n", 2)
     else:
-        writer.put_bytes(_believe(head, passage, entrance, peer, trusted))
+        writer.put_bytes(_believe(head, passage, entrance, peer, client))
     writer.put(b"X-Request-Id: ", 14)
     writer.put(request_id, request_id_size)
     # FLD-17
@@ -202,27 +209,43 @@ def _is_host(text: bytes) -> cython.bint:
 
 
 @cython.cfunc
-def _believe(head: Head, passage: cython.pointer(Passage), entrance: Entrance, peer: bytes, trusted: object) -> bytes:
-    """The forwarding fields where a trusted proxy speaks for the client (FWD-1 to FWD-4, FWD-12)."""
+def _hops(head: Head) -> list:
     hops: list = [hop.strip(" \t") for value in _values(head, X_FORWARDED_FOR) for hop in value.split(",")]
-    hops = [hop for hop in hops if hop]
-    own: str = peer.decode("ascii")
-    client: str = own
-    # FWD-2: from right to left, up to the first address that is not a trusted proxy's.
-    for hop in reversed(hops):
-        if not trusted.is_address(hop):
+    return [hop for hop in hops if hop]
+
+
+@cython.cfunc
+def find_client(head: Head, peer: bytes, trusted: object) -> bytes:
+    """Whom the trusted proxy `peer` forwards (FWD-2); the proxy itself if it does not say. `trusted`: the networks of proxies."""
+    client: str = peer.decode("ascii")
+    address: str
+    for hop in reversed(_hops(head)):
+        address = read_hop(hop)
+        if address is None:
             break
-        client = hop
-        if hop not in trusted:
+        client = address
+        if address not in trusted:
             break
-    proto: list = _values(head, X_FORWARDED_PROTO)
+    return client.encode("ascii")
+
+
+@cython.cfunc
+def _scheme_of_client(head: Head, entrance: Entrance) -> str:
+    """FWD-3."""
+    first: str = ",".join(_values(head, X_FORWARDED_PROTO)).partition(",")[0].strip(" \t").lower()
+    return _SCHEMES.get(first, entrance.scheme)
+
+
+@cython.cfunc
+def _believe(head: Head, passage: cython.pointer(Passage), entrance: Entrance, peer: bytes, client: bytes) -> bytes:
+    """The forwarding fields where a trusted proxy speaks for the client (FWD-1 to FWD-4, FWD-12)."""
     port: list = _values(head, X_FORWARDED_PORT)
     host: list = _values(head, X_FORWARDED_HOST)
     received_host: str = passage.host[: passage.host_size].decode("latin-1")
     lines: list = [
-        "X-Forwarded-For: " + ", ".join([*hops, own]),
-        "X-Real-IP: " + client,
-        "X-Forwarded-Proto: " + (proto[0] if proto in (["http"], ["https"]) else entrance.scheme),
+        "X-Forwarded-For: " + ", ".join([*_hops(head), peer.decode("ascii")]),
+        "X-Real-IP: " + client.decode("ascii"),
+        "X-Forwarded-Proto: " + _scheme_of_client(head, entrance),
         "X-Forwarded-Port: " + (port[0] if len(port) == 1 and _is_port(port[0]) else str(entrance.port)),
         "X-Forwarded-Host: " + (host[0] if len(host) == 1 and _is_host(host[0].encode("latin-1")) else received_host),
         "",

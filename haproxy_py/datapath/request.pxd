@@ -19,7 +19,7 @@ cdef class Request(Exchange):
     cdef bytes find_authority(self)
     cdef void divert_rest(self)
     cdef void find_request_id(self, Head head, object trusted) noexcept
-    cdef void describe(self, Head head, Passage* passage)
+    cdef void describe(self, Head head, Passage* passage, bytes client)
     cdef send_request(self, Head head, const char* piece, Py_ssize_t size)
     cdef bint is_replayable(self, Head head, Py_ssize_t size) noexcept
     cdef void dial_replica(self, list pending, Py_ssize_t size)

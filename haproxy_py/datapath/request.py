@@ -249,8 +249,11 @@ class Request(Exchange):
         return (f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}").encode("ascii")
 
     @cython.cfunc
-    def describe(self, head: Head, passage: cython.pointer(Passage)) -> cython.void:
-        """Keep for the access log what is gone when the line is written. No query: it may hold secrets."""
+    def describe(self, head: Head, passage: cython.pointer(Passage), client: bytes) -> cython.void:
+        """Keep for the access log what is gone when the line is written. No query: it may hold secrets.
+
+        `client` is whom a trusted proxy forwards, or None.
+        """
         agent: bytes = b""
         target: bytes
         if head.seen[USER_AGENT]:
@@ -261,7 +264,7 @@ class Request(Exchange):
         else:
             target = head.target[: head.target_size].partition(b"?")[0]
             host = b""
-        self.described = (head.method[: head.method_size], target, host, agent)
+        self.described = (head.method[: head.method_size], target, host, agent, client)
 
     # --- sending it ---
 

@@ -9,6 +9,7 @@ operator's word gets nothing even then. One whose checks fail gets nothing new, 
 clients and nothing else, as in HAProxy.
 """
 
+import ipaddress
 from typing import Optional
 
 import cython
@@ -91,6 +92,19 @@ class Instance:
         queue.follow(self, self.counts)
         self.retries = retries
         retries.set_bounds(entry.retries.budget, entry.retries.budget_min)
+
+
+@cython.cfunc
+def _normal_host(host: bytes) -> bytes:
+    """A host as the configuration has it: without the dot at the end, an IPv6 address in its shortest spelling."""
+    if host.endswith(b"."):
+        return host[:-1]
+    if host.startswith(b"["):
+        try:
+            return b"[%s]" % str(ipaddress.IPv6Address(host[1:-1].decode("ascii"))).encode("ascii")
+        except ValueError:
+            pass
+    return host
 
 
 @cython.final
@@ -193,4 +207,6 @@ class Routes:
     def find(self, host: bytes) -> Instance:
         """The instance of a lower-case host without port; None if no instance has it."""
         instance: Instance = self.by_host.get(host)
+        if instance is None and self.by_host:
+            instance = self.by_host.get(_normal_host(host))
         return instance if instance is not None else self.any_host

@@ -10,13 +10,15 @@ import resource
 import time
 from pathlib import Path
 
+import pytest
+
 from haproxy_py import counters
 from tests.wire.inner_worker import InnerWorker, read_lines
 from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually
 
 GET = b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n"
 FIELDS = {
-    "ts", "client", "method", "target", "host", "status", "reason", "term", "instance", "replica", "pod", "attempts",
+    "ts", "client", "peer", "method", "target", "host", "status", "reason", "term", "instance", "replica", "pod", "attempts",
     "reused", "bytes_in", "bytes_out", "t_queue", "t_connect", "t_first", "t_total", "request_id", "user_agent",
 }  # fmt: skip
 
@@ -66,6 +68,24 @@ async def test_a_line_says_everything_of_an_exchange(tmp_path: Path) -> None:
     assert first["request_id"] == ids[0].decode()
     assert isinstance(first["ts"], float)
     assert before <= first["ts"] <= time.time()
+
+
+@pytest.mark.parametrize(("trusted", "client"), [("127.0.0.0/8", "2001:db8::7"), ("10.0.0.0/8", "127.0.0.1")])
+async def test_client_is_whom_a_trusted_proxy_forwards_and_peer_the_connection(
+    tmp_path: Path, trusted: str, client: str
+) -> None:
+    file = tmp_path / "log"
+    async with (
+        ScriptedReplica(answer_each()) as replica,
+        InnerWorker([replica.url], log_file=file, trusted_proxies=[trusted]) as worker,
+        await worker.open() as wire,
+    ):
+        await wire.ask(b"GET /x HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: [2001:db8::7]:80\r\n\r\n")
+        await wire.ask(b"GET /flows HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: 2001:db8::7\r\n\r\n")
+        await wire.ask(GET)
+        lines = await wait_lines(file, 3)
+    assert [line["client"] for line in lines] == [client, client, "127.0.0.1"]
+    assert {line["peer"] for line in lines} == {"127.0.0.1"}
 
 
 async def test_each_way_to_end_has_its_letters(tmp_path: Path) -> None:

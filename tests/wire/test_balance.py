@@ -85,6 +85,19 @@ async def test_the_host_field_chooses_the_instance_and_an_unknown_one_is_400() -
             assert (status, b'"reason": "bad_host"' in body) == (400, True)
 
 
+async def test_a_host_in_another_spelling_is_the_same_instance() -> None:
+    async with ScriptedReplica(answer_each()) as one, ScriptedReplica(answer_each()) as two:
+        instances = [
+            describe_instance([one.url], name="a", hosts=["a.test", "[2001:db8::1]"]),
+            describe_instance([two.url], name="b", hosts=["b.test"]),
+        ]
+        hosts = (b"a.test.", b"A.Test.:80", b"[2001:DB8:0:0::1]", b"[2001:db8:0000::0.0.0.1]:8080")
+        async with InnerWorker(instances=instances) as worker, await worker.open() as client:
+            for host in hosts:
+                assert (await client.ask(b"GET /x HTTP/1.1\r\nHost: " + host + b"\r\n\r\n"))[0] == 200
+            assert [worker.count_replica(counters.REPLICA_CONNECTIONS_OPENED, index) for index in (0, 1)] == [1, 0]
+
+
 async def test_least_connections_avoids_the_busy_one() -> None:
     one, two = Counting(), Counting()
     async with (

@@ -576,10 +576,60 @@ def test_trusted_proxy_is_believed_fwd_1_to_fwd_5_fwd_12_fwd_13(wire: Wire) -> N
 
 
 @pytest.mark.parametrize(
+    ("values", "scheme"),
+    [
+        ((b"HTTPS",), b"https"),
+        ((b"https, http",), b"https"),
+        ((b"https\t,http,https",), b"https"),
+        ((b"https", b"http"), b"https"),
+        ((b"http, https",), b"http"),
+        ((b"wss",), b"https"),
+        ((b"WS",), b"http"),
+    ],
+)
+def test_scheme_is_the_first_word_of_a_trusted_proxy_fwd_3(
+    wire: Wire, values: tuple[bytes, ...], scheme: bytes
+) -> None:
+    outcome = wire.send(get(LINE, *(b"X-Forwarded-Proto: " + value for value in values), host=TRUSTED))
+    assert outcome.request.values(b"X-Forwarded-Proto") == [scheme]
+
+
+@pytest.mark.parametrize(
+    ("hops", "client"),
+    [
+        (b"1.2.3.4:5678", b"1.2.3.4"),
+        (b"1.2.3.4:5678, 10.0.0.1:80", b"1.2.3.4"),
+        (b"[2001:db8::1]:80", b"2001:db8::1"),
+        (b"[2001:db8::1]", b"2001:db8::1"),
+        (b"2001:DB8:0::1", b"2001:db8::1"),
+        (b"::ffff:1.2.3.4", b"1.2.3.4"),
+        (b"1.2.3.4, ::ffff:10.0.0.1", b"1.2.3.4"),
+        (b"[::ffff:1.2.3.4]:80", b"1.2.3.4"),
+        (b'"1.2.3.4"', b"1.2.3.4"),
+        (b'"[2001:db8::1]:80"', b"2001:db8::1"),
+        (b"fe80::1%<eth0>", b"fe80::1"),
+    ],
+)
+def test_client_of_a_trusted_proxy_is_found_in_every_spelling_fwd_2(wire: Wire, hops: bytes, client: bytes) -> None:
+    outcome = wire.send(get(LINE, b"X-Forwarded-For: " + hops, host=TRUSTED))
+    assert outcome.request.values(b"X-Real-IP") == [client]
+    assert outcome.request.values(b"X-Forwarded-For") == [hops + b", 127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    "hop", [b"1.2.3.4:x", b"1.2.3.4:", b"[1.2.3.4]:80", b"[::1", b"::1]:80", b"[]:80", b'"', b'""', b"1" * 65]
+)
+def test_hop_that_is_no_address_ends_the_search_fwd_2(wire: Wire, hop: bytes) -> None:
+    outcome = wire.send(get(LINE, b"X-Forwarded-For: 1.2.3.4, " + hop, host=TRUSTED))
+    assert outcome.request.values(b"X-Real-IP") == [b"127.0.0.1"]
+
+
+@pytest.mark.parametrize(
     ("field", "value", "instead"),
     [
-        (b"X-Forwarded-Proto", b"HTTPS", b"http"),
-        (b"X-Forwarded-Proto", b"https,http", b"http"),
+        (b"X-Forwarded-Proto", b"ftp", b"http"),
+        (b"X-Forwarded-Proto", b", https", b"http"),
+        (b"X-Forwarded-Proto", b"https http", b"http"),
         (b"X-Forwarded-Host", b"a, b", b"trusting.test"),
         (b"X-Forwarded-Host", b"a<b>", b"trusting.test"),
         (b"X-Forwarded-Host", b"", b"trusting.test"),
