@@ -33,10 +33,17 @@ test: $(VENV)/built  ## all tests, with real Node-RED replicas and a real browse
 	tests/install
 	$(RUN)/python -m pytest
 
-test-kubernetes: $(VENV)/built  ## discovery and manifests, with helm, and on a real cluster if TEST_KUBECONFIG names its kubeconfig
-	tests/install --helm
-	$(RUN)/python -m pytest -m "helm or not helm" tests/discovery tests/manifests
-	@test -n "$$TEST_KUBECONFIG" || echo "TEST_KUBECONFIG is not set: no real cluster was used"
+# The control plane is built once (ten minutes), and kept in the user's cache. A cluster that TEST_KUBECONFIG names is used instead,
+# for discovery alone: nothing that it runs is stopped or restarted.
+test-kubernetes: $(VENV)/built  ## discovery, manifests and chart on a real control plane, as root, or on the cluster of TEST_KUBECONFIG
+	tests/install --kubernetes
+	@if [ -n "$$TEST_KUBECONFIG" ]; then \
+		$(RUN)/python -m pytest -m "not kubernetes" tests/discovery tests/manifests; \
+	else \
+		kube=$$(tests/kubernetes/build) && \
+		$(RUN)/python -m tests.kubernetes.control_plane "$$kube" \
+			$(RUN)/python -m pytest -m "not chaos" tests/kubernetes tests/manifests tests/discovery; \
+	fi
 
 targets: $(VENV)/built  ## a million made-up targets, read by the proxy and by each Node.js: a minute
 	tests/install

@@ -62,6 +62,7 @@ def build_app(name: str) -> web.Application:
         web.get("/flows", show_flows),
         web.post("/flows", take_flows),
         web.get("/settings", show_settings),
+        web.get("/healthz", say_hello),
         web.get("/demo", show_page),
         web.get("/api/slow", answer_slowly),
         web.post("/api/echo", echo),
