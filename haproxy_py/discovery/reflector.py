@@ -5,7 +5,8 @@
 - A version that is too old, told either way, is forgotten, and a list follows (WAT-7). So it is after three failures in a row
   from one version, because a restored API server may never have seen it (WAT-8). Any other end goes on from the version,
   unless nothing at all was heard for `QUIET`: a restored server accepts a watch from a version that it has yet to reach, and
-  says nothing. So at the latest every second silent watch is followed by a list.
+  says nothing until then. So at the latest every second silent watch is followed by a list, and so is a server that could not be
+  reached: a restored one was away, and may have caught up with the version before the silence is noticed.
 - Every attempt passes through `pace` (WAT-9, WAT-10); 401 has the credentials read again (WAT-11); what only people
   can repair is tried every 15 to 30 s. What was listed before and is refused now need not be for people: an API server that
   starts refuses until it has read the Roles. For `PATIENCE` such a refusal is a failure like any other.
@@ -249,7 +250,7 @@ class Reflector(Generic[Parsed]):
         if error.outcome is Outcome.SILENT and self._version is not None:
             return 0.0  # resumed from the version: silence is no failure, bookmarks are not promised (WAT-5)
         self._failures += 1
-        if error.outcome is Outcome.EXPIRED or self._failures >= FAILURES_TO_LIST:
+        if error.outcome in (Outcome.EXPIRED, Outcome.UNREACHABLE) or self._failures >= FAILURES_TO_LIST:
             self._version = None
             self._failures = 0
         is_for_people = self._is_for_people(error)

@@ -167,7 +167,13 @@ def test_an_expired_version_is_forgotten(where: str) -> None:
     assert Run([page(10)], step, [page(20)]).source.calls == ["list", "watch 10", "list", "watch 20"]
 
 
-@pytest.mark.parametrize("problem", [RESET, fail(), fail(Outcome.DECODE), UNREACHABLE])
+def test_a_server_that_could_not_be_reached_may_be_a_restored_one_and_is_listed() -> None:
+    run = Run([page(10, "a", "ghost")], [RESET], [UNREACHABLE], [page(12, "a")])
+    assert run.source.calls == ["list", "watch 10", "watch 10", "list", "watch 12"]
+    assert run.names == ["a"]
+
+
+@pytest.mark.parametrize("problem", [RESET, fail(), fail(Outcome.DECODE)])
 def test_a_failure_resumes_from_the_version(problem: ApiError) -> None:
     run = Run([page(10)], [added("a", 11), problem])
     assert run.source.calls == ["list", "watch 10", "watch 11"]

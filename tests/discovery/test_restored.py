@@ -27,16 +27,21 @@ class Followed:
     def __init__(self, kubeconfig: Path) -> None:
         self.api = Api(Cluster(str(kubeconfig)))
         self.changed = asyncio.Event()
+        self.is_away = asyncio.Event()
         self.reflector: Reflector[Any] = Reflector(
             self.api,
             Collection("endpointslices", "discovery.k8s.io", "v1", "node-red"),
             dict,
             lambda change: self.changed.set(),
-            lambda level, text: None,
+            self._take_word,
             Records(),
             Pace(),
             Clock(),
         )
+
+    def _take_word(self, level: str, text: str) -> None:
+        if "cannot be reached" in text:
+            self.is_away.set()
 
     async def __aenter__(self) -> Followed:
         self.task = asyncio.create_task(self.reflector.run())
@@ -79,3 +84,22 @@ async def test_what_happens_after_the_restore_is_followed(api: ApiServer) -> Non
         api.restore(backup)
         api.put("endpointslices", "node-red", make_slice(make_endpoint("b"), name="new"))
         await followed.wait_for("new")
+
+
+async def test_a_server_that_has_caught_up_with_the_version_hides_nothing(
+    api: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reflector_module, "QUIET", 3600.0)
+    api.put("endpointslices", "node-red", make_slice(make_endpoint("a"), name="kept"))
+    backup = api.back_up()
+    async with Followed(api.write_kubeconfig()) as followed:
+        api.put("endpointslices", "node-red", make_slice(make_endpoint("b"), name="ghost"))
+        await followed.wait_for("kept", "ghost")
+        api.vanish()
+        async with asyncio.timeout(20):
+            await followed.is_away.wait()
+        api.restore(backup)
+        for number in range(5):
+            api.put("endpointslices", "elsewhere", make_slice(name=f"s{number}"))
+        api.open()
+        await followed.wait_for("kept")

@@ -47,7 +47,7 @@ class Cluster:
         status = json.loads(ask(proxy, 9090, "/api/v1/status")[1])
         return sum(one["kept"] for one in status["discovery"]["endpoints"])
 
-    def scale(self, deployment: str, count: int, within: float = WITHIN) -> None:
+    def scale(self, deployment: str, count: int) -> None:
         """Returns when every proxy has the pods that are left in its table, all ready, and nothing else."""
         self.kubectl("scale", f"deployment/{deployment}", f"--replicas={count}")
         self.wait_for_rollout(deployment)
@@ -58,7 +58,7 @@ class Cluster:
                 self.list_replicas(proxy) == wanted for proxy in self.list_pods("haproxy-py").values()
             )
 
-        self.wait_for(is_done, within)
+        self.wait_for(is_done)
 
     def read_log(self, pod: str) -> str:
         return Path(self.plane.folder, "pods", pod, "haproxy-py.log").read_text()

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from haproxy_py.discovery.reflector import QUIET
 from tests.kubernetes.cluster import Cluster, Load, ask
 from tests.kubernetes.control_plane import FOLDER, GRACE, ControlPlane
 from tests.manifests.render import CHART, KUBERNETES, find_tool
@@ -90,7 +89,7 @@ def test_a_restored_etcd_leaves_no_ghost(base: Cluster) -> None:
     backup = base.plane.back_up()
     base.scale("my-instance", 5)
     base.plane.restore(backup)
-    base.scale("my-instance", 3, within=QUIET + 60)
+    base.scale("my-instance", 3)
 
 
 def test_the_chart_serves_the_services_of_a_namespace(plane: ControlPlane) -> None:
