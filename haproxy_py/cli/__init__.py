@@ -29,6 +29,7 @@ examples:
   haproxy-py demo                            two small replicas and the proxy in front of them, to try it out
   haproxy-py run --config haproxy-py.yaml    the proxy, in the foreground
   haproxy-py check haproxy-py.yaml           every error of a configuration file
+  haproxy-py gate scan ~/.node-red/node_modules      admin routes of installed packages that the gate does not know
   haproxy-py gate test haproxy-py.yaml GET /flows    whether a request may pass to the replicas
   haproxy-py status                          the replicas of a running proxy and what they do
   haproxy-py drain my-instance 3fa1 --config haproxy-py.yaml    take a replica out before it is stopped

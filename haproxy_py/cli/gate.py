@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from haproxy_py.cli import gate_scan
 from haproxy_py.config import Config, Gate
 from haproxy_py.config_file import ConfigError, load
 from haproxy_py.config_values import METHODS, UnacceptableError, host_name, quote
@@ -54,6 +55,7 @@ def add_parser(subparsers: Subparsers) -> None:
     test.add_argument("--instance", metavar="NAME", help="whose gate; needed if several have the host")
     test.add_argument("--host", metavar="HOST", help="the Host of the request, which says the instance")
     test.set_defaults(command=run_test)
+    gate_scan.add_parser(commands)
 
 
 def run_test(args: argparse.Namespace) -> int:

@@ -119,7 +119,7 @@ def find_routes(text: str, place: str, constants: Mapping[str, str] | None = Non
         argument = _SPACE.sub("", text[end : end + ARGUMENT_LIMIT], count=1) if _SPACE.match(text, end) else ""
         argument = argument or text[end : end + ARGUMENT_LIMIT]
         paths = _read_paths(argument, known)
-        if method == "use" and paths == [DYNAMIC]:
+        if method == "use" and len(paths) == 1 and not _normalize(paths[0]):
             if _PARSERS.match(argument):
                 continue
             # A router mounted at the root: its own calls are the routes, if they stand in this source.
