@@ -12,6 +12,7 @@ from haproxy_py.config_file import ConfigError, load
 from haproxy_py.config_values import spell_address, spell_duration
 from haproxy_py.control.certificates import CertificateError, check_certificates
 from haproxy_py.control.token import TokenError, find_token_file
+from haproxy_py.node_red.admin_surface import build_gate_rules, find_open_root
 
 if TYPE_CHECKING:
     from haproxy_py.cli import Subparsers
@@ -21,7 +22,8 @@ examples:
   haproxy-py check haproxy-py.yaml
   haproxy-py check new.yaml && mv new.yaml haproxy-py.yaml    put a changed file in place only if it is right
 
-exit codes: 0 the file is right; 2 it is not, and every error is on standard error: where, what, what was expected
+exit codes: 0 the file is right, warnings or not; 2 it is not, and every error is on standard error: where, what, what was
+expected
 """
 
 SHOWN = 10
@@ -53,7 +55,21 @@ def run(args: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     print(f"{args.file} is right. {summarize(config)}")
+    for warning in find_warnings(config):
+        print(f"warning: {warning}", file=sys.stderr)
     return 0
+
+
+def find_warnings(config: Config) -> list[str]:
+    """What is right and yet less safe than it could be."""
+    gates = [(f"instance {instance.name}", instance.gate) for instance in config.instances if instance.ha is not False]
+    if config.instances_from is not None:
+        gates.append(("instances_from", config.instances_from.gate))
+    where: dict[str, list[str]] = {}
+    for name, gate in gates:
+        if warning := find_open_root(build_gate_rules(gate)):
+            where.setdefault(warning, []).append(name)
+    return [f"{_enumerate(names)}: {warning}" for warning, names in where.items()]
 
 
 def summarize(config: Config) -> str:

@@ -23,6 +23,7 @@ from haproxy_py.discovery.discovery import Discovery
 from haproxy_py.discovery.found import FoundInstance
 from haproxy_py.discovery.merge import IsOwn
 from haproxy_py.discovery.reflector import Change
+from haproxy_py.node_red.admin_surface import find_open_root
 from haproxy_py.ops.view import RefusedError
 from haproxy_py.table import InstanceEntry, ReplicaEntry, ReplicaState, Table
 
@@ -48,6 +49,7 @@ class Routing:
         self._table: Table | None = None
         self._found: tuple[FoundInstance, ...] = ()  # what the table was made of
         self._drains = Drains()
+        self._warned: frozenset[str] = frozenset()  # instances whose gate could be safer, as the log has said
         self._complete_since: int | None = None  # version of the first table for which everything had been found
         self._lagging: deque[tuple[int, Change]] = deque(maxlen=MAX_LAGGING)  # tables that are not in force everywhere
 
@@ -69,6 +71,7 @@ class Routing:
 
     def follow(self) -> None:
         """Begin to discover and to check."""
+        self._warn_of_gates()
         self.discovery.announce(self._found)
         self.checks.follow(self._found)
         self.discovery.follow(self._config)
@@ -175,7 +178,16 @@ class Routing:
             if not _is_there((instance, replica), table):
                 self._log.info(f"instance {instance}: replica {replica} has left; with it ends its drain")
         self._table, self._found, self._drains = table, found, drains
+        self._warn_of_gates()
         self._publish(channel.encode(channel.Publish(table)))  # encoded once: a large table takes milliseconds
+
+    def _warn_of_gates(self) -> None:
+        """Say of which instances the gate could be safer, once for each."""
+        warnings = {one.name: find_open_root(one.gate) for one in self.table.instances if one.ha}
+        open_now = {name for name, warning in warnings.items() if warning is not None}
+        if new := sorted(open_now - self._warned):
+            self._log.warning(f"in HA mode, {_enumerate(new)}: {warnings[new[0]]}")
+        self._warned = frozenset(open_now)
 
     def _follow_word(self, drains: Drains) -> None:
         """Put an operator's word into force. Raises RefusedError."""

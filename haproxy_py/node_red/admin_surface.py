@@ -121,6 +121,17 @@ def build_gate_rules(gate: Gate) -> GateRules:
     )
 
 
+def find_open_root(rules: GateRules) -> str | None:
+    """What to warn of where a gate in HA mode has to know every admin route by name; None if it does not."""
+    if rules.admin_root:
+        return None
+    return (
+        "gate.admin_root is /: the admin routes of Node-RED and of known packages are closed, those of any other installed "
+        "package are not. Set httpAdminRoot: '/admin' in Node-RED's settings.js and gate.admin_root: /admin here, and "
+        "everything of the admin side is behind one prefix"
+    )
+
+
 def _split(path: str) -> tuple[str, ...]:
     """The segments of a path or pattern as a gate reads them: lower-case, empty ones dropped."""
     return tuple(segment for segment in path.lower().split("/") if segment)

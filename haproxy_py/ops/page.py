@@ -133,6 +133,7 @@ function draw(status) {
       "not in High Availability mode, editor open") + " \\u00b7 " + instance.policy + ", affinity " +
       instance.affinity + " \\u00b7 " + instance.gate_denied + " requests refused by the gate \\u00b7 " +
       instance.queued + " in the queue", "note"));
+    for (const warning of instance.warnings) parts.push(element("p", warning, "warn"));
     if (instance.replicas.length) parts.push(table(REPLICA, instance.replicas));
     else parts.push(element("p", instance.discovered ? "no replica" : "replicas are not known yet", "bad"));
   }

@@ -7,6 +7,7 @@ from typing import Any
 
 from haproxy_py import __version__, counters
 from haproxy_py.discovery.view import DiscoveryView
+from haproxy_py.node_red.admin_surface import find_open_root
 from haproxy_py.ops import totals
 from haproxy_py.ops.view import CheckView, View
 from haproxy_py.table import InstanceEntry, ReplicaEntry, ReplicaState
@@ -89,6 +90,7 @@ def _describe_instance(view: View, instance: InstanceEntry) -> dict[str, Any]:
         "hosts": list(instance.hosts),
         "ha": instance.ha,
         "discovered": instance.discovered,
+        "warnings": list(filter(None, [find_open_root(instance.gate) if instance.ha else None])),
         "policy": instance.policy,
         "affinity": instance.affinity,
         "queued": cells[counters.INSTANCE_QUEUED],

@@ -110,3 +110,22 @@ def test_check_imports_neither_aiohttp_nor_kubernetes_nor_uvloop() -> None:
         [sys.executable, "-c", program, str(EXAMPLE)], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_gate_that_has_to_know_every_admin_route_is_a_warning_and_no_error(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(file)]) == 0
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: instance one: gate.admin_root is /: ")
+    assert "httpAdminRoot: '/admin'" in warning
+    assert "gate.admin_root: /admin" in warning
+
+
+@pytest.mark.parametrize("text", [write(instance="gate: {admin_root: /admin}"), write(ha="false")])
+def test_there_is_no_warning_where_the_admin_side_is_behind_a_prefix_or_open_anyhow(
+    text: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(text)
+    assert main(["check", str(file)]) == 0
+    assert capsys.readouterr().err == ""

@@ -298,3 +298,12 @@ def test_every_configured_worker_is_a_process_of_its_own(start: Start) -> None:
 
 def get_restarts(lines: list[str]) -> int:
     return sum("another is started" in line for line in lines)
+
+
+def test_start_warns_once_of_a_gate_that_has_to_know_every_admin_route(start: Start) -> None:
+    control = start()
+    control.expect(r"in HA mode, one: gate\.admin_root is /: .* httpAdminRoot: '/admin' .* gate\.admin_root: /admin")
+    control.expect_ready()
+    control.process.send_signal(signal.SIGHUP)
+    control.expect("SIGHUP")
+    assert sum("gate.admin_root is /" in line for line in control.lines) == 1

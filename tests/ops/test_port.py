@@ -137,6 +137,7 @@ async def test_status_tells_everything_of_a_replica(opened: Opened) -> None:
     (instance,) = told["instances"]
     assert (instance["name"], instance["ha"], instance["gate_denied"]) == ("one", True, 7)
     assert instance["proxy_replies"] == {"gate_denied": 7}
+    assert ["gate.admin_root is /" in warning for warning in instance["warnings"]] == [True]
     first, second = instance["replicas"]
     assert (first["id"], first["name"], first["host"], first["port"]) == ("aaaa", "pod-a", "10.0.0.1", 1880)
     assert (first["state"], first["requests"], first["active_tunnels"]) == ("ready", 6, 2)

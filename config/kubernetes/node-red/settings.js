@@ -2,7 +2,7 @@
 module.exports = {
     flowFile: "flows.json",
     credentialSecret: false,
-    httpAdminRoot: "/",
+    httpAdminRoot: "/admin", // with gate.admin_root: /admin in the proxy: everything of the admin side is behind one prefix
     uiPort: process.env.PORT || 1880,
     runtimeState: { enabled: false, ui: false },
     diagnostics: { enabled: false, ui: false },
