@@ -1,4 +1,4 @@
-"""The pages that a browser is shown when the proxy itself answers: one for the gate, one for every other reason.
+"""The pages that a browser is shown when the proxy itself answers: one for each rule of the gate, one for all else.
 
 A page stands for itself: no script, no font, no address of anything else, so it needs nothing from an instance that may
 be out of reach. It follows the reader's light or dark setting and reads the same without any style. Who is shown a page
@@ -9,6 +9,9 @@ after which it can be neither markup nor a placeholder.
 """
 
 from __future__ import annotations
+
+import re
+from dataclasses import dataclass
 
 INSTANCE = b"{{instance}}"
 STATUS = b"{{status}}"
@@ -55,30 +58,99 @@ def _frame(title: str, content: str) -> bytes:
 """.encode()
 
 
-GATE_PAGE = _frame(
-    "Editor closed: {{instance}} runs in High Availability mode",
-    """\
-<p class="over">{{instance}}</p>
-<h1>The editor is closed while this instance runs in High Availability mode</h1>
-<p>Several copies of the same flows are running, and every request goes to one of them. The editor would reach only one
-copy too: what you change there would be missing in all the others. That is why the editor and its admin interface are
-switched off here.</p>
-<p><strong>Your flows are running.</strong> Dashboards, HTTP endpoints and WebSockets work as usual.</p>
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """What a rule of the gate means to the one who meets it."""
+
+    title: str  # what is closed
+    why: str
+    hint: str  # how to go on, for whoever runs the instance; stands in JSON too
+    is_editing: bool = False  # whoever asked probably wanted to change flows
+
+
+_COPIES = (
+    "Several copies of the same flows are running, and every request goes to one of them. What is changed in one copy "
+    "would be missing in all the others."
+)
+_COLLIDES = (
+    "If a flow itself serves this address, add its exact path to gate.allow in the proxy's configuration, or give the "
+    "admin side a path of its own: httpAdminRoot: '/admin' in Node-RED's settings.js with gate.admin_root: /admin."
+)
+
+DENIALS = {
+    "editor_page": Denial(
+        "The editor is closed while this instance runs in High Availability mode", _COPIES, _COLLIDES, is_editing=True
+    ),
+    "admin_route": Denial(
+        "This address belongs to the admin side, which is closed in High Availability mode",
+        f"Node-RED's editor, its admin interface or a package uses addresses that begin like this one. {_COPIES}",
+        _COLLIDES,
+        is_editing=True,
+    ),
+    "admin_root": Denial(
+        "The editor and the admin interface are closed while this instance runs in High Availability mode",
+        _COPIES,
+        "Everything below gate.admin_root is closed. If a flow itself serves this address, add its exact path to "
+        "gate.allow in the proxy's configuration.",
+        is_editing=True,
+    ),
+    "dashboard_admin": Denial(
+        "This address belongs to the admin side of a package, which is closed in High Availability mode",
+        f"A dashboard or another package uses it to read or change what belongs to the flows. {_COPIES}",
+        _COLLIDES,
+    ),
+    "dashboard_debug": Denial(
+        "This address is for debugging a dashboard, which is closed in High Availability mode",
+        "It hands out the data of single widgets, of one copy, to anybody who asks.",
+        "Add its exact path to gate.allow in the proxy's configuration if it is needed all the same.",
+    ),
+    "deny_list": Denial(
+        "This address is closed by the proxy's configuration",
+        "Whoever runs this instance has put it on the list of what is closed in High Availability mode.",
+        "Take its entry out of gate.deny in the proxy's configuration if it is closed by mistake.",
+    ),
+    "not_declared": Denial(
+        "No flow declares this address",
+        "The gate is in its strict mode: while this instance runs in High Availability mode only what the flows declare is "
+        "reached.",
+        "Deploy the flow that serves it, or add its exact path to gate.allow in the proxy's configuration.",
+    ),
+}
+"""For each rule of the gate what its denial says."""
+
+_TO_EDIT = """\
 <h2>To change the flows</h2>
 <ol>
 <li>Edit and test them on a development instance.</li>
 <li>Deliver them to this one through a deployment pipeline, which brings the same flows to every copy.</li>
 </ol>
-<h2>If you run this instance</h2>
+"""
+_EDIT_HERE = "<li>To edit right here, switch High Availability mode off and run a single copy.</li>\n"
+
+
+def _make_gate_page(rule: str, denial: Denial) -> bytes:
+    return _frame(
+        f"{denial.title}: {{{{instance}}}}",
+        f"""\
+<p class="over">{{{{instance}}}}</p>
+<h1>{denial.title}</h1>
+<p>{denial.why}</p>
+<p><strong>Your flows are running.</strong> Dashboards, HTTP endpoints and WebSockets work as usual.</p>
+{_TO_EDIT if denial.is_editing else ""}<h2>If you run this instance</h2>
 <ul>
-<li>To edit right here, switch High Availability mode off. The instance restarts and the editor comes back.</li>
-<li>If this address belongs to the flows and not to the editor, add its exact path to <code>gate.allow</code> in the
-proxy's configuration.</li>
+{_EDIT_HERE if denial.is_editing else ""}<li>{_mark_code(denial.hint)}</li>
 </ul>
-<footer>403 <code>gate_denied</code> &middot; Request <code>{{request_id}}</code></footer>
+<footer>403 <code>gate_denied</code>, <code>{rule}</code> &middot; Request <code>{{{{request_id}}}}</code></footer>
 """,
-)
-"""403 `gate_denied`. Placeholders: INSTANCE (twice) and REQUEST_ID."""
+    )
+
+
+def _mark_code(text: str) -> str:
+    return re.sub(r"gate\.\w+(?:: /\w+)?|httpAdminRoot: '/\w+'|settings\.js", r"<code>\g<0></code>", text)
+
+
+GATE_PAGES = {rule: _make_gate_page(rule, denial) for rule, denial in DENIALS.items()}
+"""403 `gate_denied`, by rule. Placeholders: INSTANCE (twice) and REQUEST_ID."""
 
 ERROR_PAGE = _frame(
     "{{status}}: this request was not answered by Node-RED",
@@ -103,9 +175,9 @@ def escape(value: str) -> bytes:
     return value.translate(_ESCAPED).encode()
 
 
-def render_gate_page(instance: str, request_id: str) -> bytes:
-    """The page for `gate_denied`."""
-    return GATE_PAGE.replace(INSTANCE, escape(instance)).replace(REQUEST_ID, escape(request_id))
+def render_gate_page(rule: str, instance: str, request_id: str) -> bytes:
+    """The page for `gate_denied` by a rule of the gate."""
+    return GATE_PAGES[rule].replace(INSTANCE, escape(instance)).replace(REQUEST_ID, escape(request_id))
 
 
 def render_error_page(status: int, reason: str, message: str, request_id: str) -> bytes:

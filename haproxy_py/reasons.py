@@ -54,7 +54,7 @@ REASONS: dict[str, Reason] = {
     "gate_denied": Reason(
         403,
         "http_request_denied",
-        "The editor and the admin interface of this instance are closed because it runs in High Availability mode.",
+        "This address is closed while the instance runs in High Availability mode.",
     ),
     # REQ-20: TRACE. CONNECT (REQ-19) carries the same word with status 501.
     "method_not_supported": Reason(405, "http_request_denied", "This proxy does not serve this method."),

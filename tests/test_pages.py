@@ -7,11 +7,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from haproxy_py.pages import ERROR_PAGE, GATE_PAGE, escape, render_error_page, render_gate_page
+from haproxy_py.counters import GATE_RULES
+from haproxy_py.pages import DENIALS, ERROR_PAGE, GATE_PAGES, escape, render_error_page, render_gate_page
 from haproxy_py.reasons import REASONS
 
 PAGES = {
-    "gate": render_gate_page("my-instance", "0f3a"),
+    **{rule: render_gate_page(rule, "my-instance", "0f3a") for rule in DENIALS},
     "error": render_error_page(503, "no_replica", REASONS["no_replica"].message, "0f3a"),
 }
 
@@ -69,10 +70,27 @@ def test_no_placeholder_is_left(name: str) -> None:
     assert b"{{" not in PAGES[name]
 
 
-def test_gate_page_names_the_instance_and_the_request() -> None:
-    text = read(PAGES["gate"]).text
-    for word in ("my-instance", "0f3a", "gate_denied", "High Availability", "gate.allow"):
+@pytest.mark.parametrize("rule", DENIALS)
+def test_gate_page_names_the_instance_the_request_and_the_rule(rule: str) -> None:
+    text = read(PAGES[rule]).text
+    for word in ("my-instance", "0f3a", "gate_denied", "High Availability", rule, DENIALS[rule].why):
         assert word in text
+
+
+def test_every_rule_of_the_gate_has_a_page() -> None:
+    assert set(GATE_RULES) <= set(DENIALS)
+
+
+def test_only_who_wanted_to_edit_is_told_about_editing() -> None:
+    about = {rule for rule in DENIALS if "To change the flows" in read(PAGES[rule]).text}
+    assert about == {"editor_page", "admin_route", "admin_root"}
+    assert "editor" not in read(PAGES["deny_list"]).text
+
+
+@pytest.mark.parametrize("rule", ["editor_page", "admin_route", "admin_root", "dashboard_admin"])
+def test_a_flow_that_collides_with_the_admin_side_is_told_how_to_open_it(rule: str) -> None:
+    assert "gate.allow" in read(PAGES[rule]).text
+    assert "gate.allow" in DENIALS[rule].hint
 
 
 def test_error_page_names_reason_message_and_request() -> None:
@@ -84,8 +102,8 @@ def test_error_page_names_reason_message_and_request() -> None:
 @pytest.mark.parametrize("value", ['<script>alert("1")</script>', "a&b", "'\"><img>", "{{request_id}}"])
 def test_values_cannot_become_markup_or_placeholders(value: str) -> None:
     for page in (
-        render_gate_page(value, "id"),
-        render_gate_page("name", value),
+        render_gate_page("admin_route", value, "id"),
+        render_gate_page("admin_route", "name", value),
         render_error_page(500, "internal", value, "id"),
     ):
         reader = read(page)
@@ -98,7 +116,8 @@ def test_escaped_value_holds_no_placeholder() -> None:
 
 
 def test_pages_hold_the_placeholders_that_the_worker_fills() -> None:
-    assert {match for match in re.findall(rb"{{\w+}}", GATE_PAGE)} == {b"{{instance}}", b"{{request_id}}"}
+    for page in GATE_PAGES.values():
+        assert {match for match in re.findall(rb"{{\w+}}", page)} == {b"{{instance}}", b"{{request_id}}"}
     assert {match for match in re.findall(rb"{{\w+}}", ERROR_PAGE)} == {
         b"{{status}}", b"{{reason}}", b"{{message}}", b"{{request_id}}",
     }  # fmt: skip

@@ -5,8 +5,8 @@ cdef class Template:
     cdef bytes before  # of the body, up to the request id
     cdef bytes after
 
-cdef write_answer(Context context, int reason, str instance, int status, bint html, bint closing, bint to_head_request,
-                  const char* request_id, int request_id_size)
+cdef write_answer(Context context, int reason, int rule, str instance, int status, bint html, bint closing,
+                  bint to_head_request, const char* request_id, int request_id_size)
 cdef int status_of(int reason) noexcept
 cdef bint may_persist(int reason) noexcept
 cdef str name_of(int reason)

@@ -62,7 +62,7 @@ def may_persist(reason: cython.int) -> cython.bint:
 class Template:
     """All of an answer but its length, date and request id."""
 
-    def __init__(self, reason: str, instance: str, status: int, html: bool, closing: bool):
+    def __init__(self, reason: str, rule: str, instance: str, status: int, html: bool, closing: bool):
         facts = reasons.REASONS[reason]
         fields: list = [f"HTTP/1.1 {status} {_phrase(status)}", "Server: haproxy_py", "Cache-Control: no-store"]
         if facts.error:
@@ -79,18 +79,17 @@ class Template:
             fields.append("Content-Type: text/html; charset=utf-8")
             fields.append("Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'")
             body = (
-                pages.render_gate_page(instance, _MARK)
+                pages.render_gate_page(rule, instance, _MARK)
                 if reason == "gate_denied"
                 else pages.render_error_page(status, reason, facts.message, _MARK)
             ).decode()
         else:
             fields.append("Content-Type: application/json")
-            body = (
-                json.dumps({"status": status, "reason": reason, "message": facts.message, "request_id": "ID"}).replace(
-                    '"ID"', f'"{_MARK}"'
-                )
-                + "\n"
-            )
+            said: dict = {"status": status, "reason": reason, "message": facts.message}
+            if reason == "gate_denied":
+                denial = pages.DENIALS[rule]
+                said |= {"message": f"{denial.title}.", "rule": rule, "hint": denial.hint}
+            body = json.dumps(said | {"request_id": "ID"}).replace('"ID"', f'"{_MARK}"') + "\n"
         before, _, after = body.partition(_MARK)
         self.fields = ("\r\n".join(fields) + "\r\nContent-Length: ").encode()
         self.before = before.encode()
@@ -105,6 +104,7 @@ def _phrase(status: int) -> str:
 def write_answer(
     context: Context,
     reason: cython.int,
+    rule: cython.int,
     instance: str,
     status: cython.int,
     html: cython.bint,
@@ -115,13 +115,14 @@ def write_answer(
 ):
     """Write a whole answer into the context's writer.
 
-    `instance` may be the empty string; the request id holds nothing that needs escaping (FWD-13).
+    `rule` is that of the gate, where the reason is its denial. `instance` may be the empty string; the request id holds
+    nothing that needs escaping (FWD-13).
     """
     writer: Writer = context.writer
-    key: tuple = (reason, instance, status, html, closing)
+    key: tuple = (reason, rule, instance, status, html, closing)
     template: Template = _templates.get(key)
     if template is None:
-        template = Template(name_of(reason), instance, status, html, closing)
+        template = Template(name_of(reason), counters.GATE_RULES[rule], instance, status, html, closing)
         if len(_templates) < _MAX_TEMPLATES:
             _templates[key] = template
     writer.clear()

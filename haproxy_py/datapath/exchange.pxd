@@ -34,6 +34,7 @@ cdef class Exchange(ReplicaUser):
     cdef int method  # index in counters.METHODS
     cdef bint to_head_request
     cdef bint is_html  # own answers are for a browser
+    cdef int denied_by  # index in counters.GATE_RULES, where the gate has denied it
     cdef bint upgrading
     cdef bint closing  # the connection ends with this exchange
     cdef char request_id[MAX_REQUEST_ID]

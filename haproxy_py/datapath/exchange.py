@@ -33,7 +33,14 @@ from cython.cimports.haproxy_py.datapath.heads import (
 from cython.cimports.haproxy_py.datapath.limits import SMALL_BODY
 from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.queue import Queue
-from cython.cimports.haproxy_py.datapath.reason import BAD_UPGRADE, CLIENT_GONE, NONE, RESPONSE_TIMEOUT, UPSTREAM_CLOSED
+from cython.cimports.haproxy_py.datapath.reason import (
+    BAD_UPGRADE,
+    CLIENT_GONE,
+    GATE_DENIED,
+    NONE,
+    RESPONSE_TIMEOUT,
+    UPSTREAM_CLOSED,
+)
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection, ReplicaUser
 from cython.cimports.haproxy_py.datapath.routes import Instance
 from cython.cimports.haproxy_py.datapath.tunnel import Tunnel
@@ -345,6 +352,7 @@ class Exchange(ReplicaUser):
         write_answer(
             self.context,
             reason,
+            self.denied_by if reason == GATE_DENIED else 0,
             self.instance.name if self.instance is not None else "",
             status,
             self.is_html,

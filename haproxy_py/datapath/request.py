@@ -136,6 +136,7 @@ class Request(Exchange):
             verdict = self._verdict(head, passage)
             if verdict >= 0:
                 instance.counts[_GATE_DENIED + verdict] += 1
+                self.denied_by = verdict
                 return -(GATE_DENIED + 1)
         return 0
 

@@ -671,8 +671,27 @@ def test_own_answer_is_json_with_its_reason_in_every_place(wire: Wire) -> None:
     assert len(answer.values(b"Date")) == 1
     assert answer.values(b"Content-Length") == [b"%d" % len(answer.body)]
     assert not answer.values(b"X-HA-Replica")
-    assert set(answer.json) == {"status", "reason", "message", "request_id"}
+    assert set(answer.json) == {"status", "reason", "message", "rule", "hint", "request_id"}
     assert (answer.json["status"], answer.json["reason"]) == (403, "gate_denied")
+
+
+@pytest.mark.parametrize(
+    ("target", "rule", "title"),
+    [
+        (b"/", "editor_page", "The editor is closed while"),
+        (b"/settings", "admin_route", "This address belongs to the admin side"),
+        (b"/dashboard/api/x", "dashboard_admin", "This address belongs to the admin side of a package"),
+        (b"/dashboard/_debug/x", "dashboard_debug", "This address is for debugging a dashboard"),
+    ],
+)
+def test_a_denial_says_by_which_rule_and_how_to_go_on(wire: Wire, target: bytes, rule: str, title: str) -> None:
+    said = wire.send(get(b"GET " + target + b" HTTP/1.1")).answer.json
+    assert said["rule"] == rule
+    assert said["message"].startswith(title)
+    assert "gate.allow" in said["hint"]
+    page = wire.send(get(b"GET " + target + b" HTTP/1.1", b"Accept: text/html")).answer.body
+    assert f"<h1>{title}".encode() in page
+    assert f"<code>{rule}</code>".encode() in page
 
 
 @pytest.mark.parametrize(
