@@ -99,6 +99,11 @@ class Tunnel(Timed):
             if self.line is not None:
                 self.line(self.replica, self.ended_by, self.client.octets, self.far.octets)
                 self.line = None
+            # Nothing refers to it in a circle any more, so it is freed at once and not by the cyclic collector.
+            self.client.other = None
+            self.far.other = None
+            self.client.tunnel = None
+            self.far.tunnel = None
         else:
             self.instance.tunnel_half_close.start(self)  # until what still waits has left
 
