@@ -142,7 +142,10 @@ def replica_url(text: str) -> tuple[str, int]:
     match = _URL.fullmatch(text)
     if not match:
         if text.lower().startswith("https://"):
-            raise UnacceptableError(f"replicas are reached over http:// only, found {quote(text)}")
+            raise UnacceptableError(
+                f"HTTPS replicas are not available yet, a later version brings them, found {quote(text)}: until then "
+                "switch off `https` in Node-RED's settings.js and write http://, and end TLS at the proxy (listen[].tls)"
+            )
         raise UnacceptableError(f"expected a URL like http://127.0.0.1:1880, found {quote(text)}")
     authority, rest = match[1], match[2]
     if "@" in authority:

@@ -1223,6 +1223,13 @@ def test_flags_not_given_leave_the_defaults() -> None:
     assert (config.instances[0].ha, config.ops, config.workers) == (False, Ops(), 0)
 
 
+def test_https_replica_is_said_to_come_later_and_what_to_do_until_then() -> None:
+    with pytest.raises(
+        ConfigError, match=r"HTTPS replicas are not available yet.*until then.*http://.*listen\[\]\.tls"
+    ):
+        from_flags("127.0.0.1:8080", ["https://a:1880"])
+
+
 def test_every_wrong_flag_is_named() -> None:
     with pytest.raises(ConfigError) as raised:
         from_flags("here", ["http://a:2880", "https://b"], ops="there", workers="many")
