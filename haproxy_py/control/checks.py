@@ -76,6 +76,7 @@ class _Checked:
     against: int = 0  # findings in a row that contradict `is_healthy`
     failures: int = 0  # in a row, that made it unhealthy
     outcomes: Counter[str] = field(default_factory=lambda: Counter({outcome.value: 0 for outcome in Outcome}))
+    is_named: bool = True  # its name could be looked up the last time
     last: Finding | None = None
     seconds: float = 0.0
     ended: float = 0.0  # monotonic seconds
@@ -89,6 +90,11 @@ class _Checked:
         """Note the end of a check. Whether the replica has become healthy or unhealthy by it."""
         self.outcomes[finding.outcome.value] += 1
         self.last, self.seconds, self.ended = finding, seconds, now
+        if finding.outcome is Outcome.UNRESOLVED and not self.is_known and self.is_healthy:
+            # It never had an address: most likely a slip of the pen, and nobody can be sent there.
+            self.failures = 1
+            self.is_healthy = False
+            return True
         if finding.outcome in _NOTHING_KNOWN:
             return False
         health = self.target.health
@@ -234,6 +240,7 @@ class Checks:
                     )
                     finding, seconds = Finding(Outcome.OWN_FAULT, "a mistake in haproxy_py"), 0.0
             now = time.monotonic()
+            self._report_name(checked, finding)
             if checked.take(finding, seconds, now):
                 self._report(checked, finding, now)
                 self._changes.note(target)
@@ -257,6 +264,21 @@ class Checks:
                 f"{told} is unhealthy, failed checks in a row: {checked.failures}, the last: {finding.detail}; {follows}",
             )
         checked.changed = now
+
+    def _report_name(self, checked: _Checked, finding: Finding) -> None:
+        """One line when the name of a replica that was reached can be looked up no more, and when it can again."""
+        is_named = finding.outcome is not Outcome.UNRESOLVED
+        if finding.outcome is Outcome.OWN_FAULT or is_named == checked.is_named:
+            return
+        checked.is_named = is_named
+        if not checked.is_known:  # its state says so
+            return
+        for instance in checked.instances:
+            told = f"instance {instance}: replica {checked.target.name}"
+            if is_named:
+                self._say("info", f"{told}: its name can be looked up again")
+            else:
+                self._say("warning", f"{told}: {finding.detail}; it stays as it was, healthy or not, until it can be")
 
     def _end(self, checked: _Checked) -> None:
         if checked.task is not None:

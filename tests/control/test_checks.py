@@ -118,7 +118,7 @@ async def test_fall_failures_in_a_row_make_it_unhealthy_and_rise_successes_healt
 async def test_the_first_check_decides_alone(world: World) -> None:
     found = find("a", "b", "c", health=Health(interval=3600))
     world.down = {"a"}
-    world.odd = {"c": Outcome.UNRESOLVED}  # says nothing
+    world.odd = {"c": Outcome.OWN_FAULT}  # says nothing
     world.gate.clear()
     world.checks.follow([found])
     assert world.checks.list_waits() == [
@@ -142,23 +142,60 @@ def test_every_sequence_of_findings_moves_as_the_rule_says() -> None:
         for place in range(6):
             outcome = (Outcome.OK, Outcome.REFUSED, Outcome.UNRESOLVED)[sequence // 3**place % 3]
             changed = checked.take(Finding(outcome, ""), 0.0, 0.0)
+            never_named = outcome is Outcome.UNRESOLVED and healthy and not known
             if outcome is not Outcome.UNRESOLVED:
                 against = 0 if (outcome is Outcome.OK) == healthy else against + 1
-            expected = against == (2 if not healthy else 3 if known else 1)
+            expected = never_named or against == (2 if not healthy else 3 if known else 1)
             known = known or outcome is not Outcome.UNRESOLVED
             if expected:
                 healthy, against = not healthy, 0
             assert (changed, checked.is_healthy) == (expected, healthy)
 
 
-@pytest.mark.parametrize("outcome", [Outcome.UNRESOLVED, Outcome.OWN_FAULT])
-async def test_what_says_nothing_of_the_replica_changes_nothing(world: World, outcome: Outcome) -> None:
+async def test_what_says_nothing_of_the_replica_changes_nothing(world: World) -> None:
     found = find("a")
-    world.odd = {"a": outcome}
+    world.odd = {"a": Outcome.OWN_FAULT}
     world.checks.follow([found])
     await until(lambda: world.asked["a"] > 10)
     assert world.list_states(found) == {"a": "healthy"}
     assert world.notified == 0
+
+
+async def test_name_that_never_could_be_looked_up_makes_its_replica_unhealthy_and_is_logged(world: World) -> None:
+    found = find("a", "b")
+    world.odd = {"a": Outcome.UNRESOLVED}
+    world.checks.follow([found])
+    await until(lambda: world.list_states(found) == {"a": "unhealthy", "b": "healthy"})
+    await until(lambda: world.asked["a"] > 10)
+    assert [(level, text) for level, text in world.said if "replica a" in text] == [
+        (
+            "warning",
+            "instance one: replica a is unhealthy, failed checks in a row: 1, the last: finding unresolved; it gets "
+            "nothing new until a check succeeds, healthy replicas left: 1",
+        )
+    ]
+    world.odd = {}
+    await until(lambda: world.list_states(found)["a"] == "healthy")
+
+
+async def test_name_that_can_be_looked_up_no_more_is_logged_once_and_again_when_it_can(world: World) -> None:
+    found = find("a")
+    world.checks.follow([found])
+    await until(lambda: world.asked["a"] > 2)
+    world.odd = {"a": Outcome.UNRESOLVED}
+    await until(lambda: world.said)
+    asked = world.asked["a"]
+    await until(lambda: world.asked["a"] > asked + 10)
+    assert world.list_states(found) == {"a": "healthy"}
+    world.odd = {}
+    await until(lambda: len(world.said) > 1)
+    assert world.said == [
+        (
+            "warning",
+            "instance one: replica a: finding unresolved; it stays as it was, healthy or not, until it can be",
+        ),
+        ("info", "instance one: replica a: its name can be looked up again"),
+    ]
 
 
 async def test_a_mistake_of_ours_is_logged_and_the_checks_go_on(world: World) -> None:
