@@ -139,7 +139,7 @@ class ProxyProcess:
         self.write_config()
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "haproxy_py", "run", "--config", str(self.config_file)],
+                self.make_command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -147,6 +147,10 @@ class ProxyProcess:
                 start_new_session=True,  # a group of its own, so that `kill` reaches the workers too
             )
         return self._process
+
+    def make_command(self) -> list[str]:
+        """What is started; a subclass may start it otherwise."""
+        return [sys.executable, "-m", "haproxy_py", "run", "--config", str(self.config_file)]
 
     def write_config(self) -> None:
         """Writes `config` to the file. JSON is YAML."""

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from haproxy_py.compiled import CompiledError, check_compiled, list_stale
 from haproxy_py.config_file import ConfigError, from_flags, load
 
 if TYPE_CHECKING:
@@ -74,6 +75,13 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    try:
+        check_compiled()
+    except CompiledError as error:
+        print(f"haproxy-py: {error}", file=sys.stderr)
+        return 1
+    for source in list_stale():
+        print(f"haproxy-py: {source} has changed since it was compiled: run `make build`", file=sys.stderr)
     from haproxy_py.control.supervisor import supervise
 
     return supervise(config, args.config, takeover=args.takeover)

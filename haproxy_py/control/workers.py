@@ -13,20 +13,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Protocol, cast
 
 from haproxy_py import channel, counters
+from haproxy_py.child import make_command, make_environment
 from haproxy_py.config import Watchdog
 from haproxy_py.control.log import Log
 from haproxy_py.control.segments import Segment
 from haproxy_py.control.watchdog import StackPipe, Verdict, Watch, read_activity
 
-WORKER_COMMAND: tuple[str, ...] = (sys.executable, "-m", "haproxy_py.worker")
+WORKER_COMMAND: tuple[str, ...] = make_command("haproxy_py.worker")
 """What is started as a worker; the file descriptors of its channel and of its counters follow."""
 
 READY_WITHIN = 10.0
@@ -131,6 +132,7 @@ class WorkerProcess(asyncio.Protocol):
                     str(their_sockets.fileno()),
                     str(counters_fd),
                     str(self._stacks.write_fd),
+                    env=make_environment(os.environ),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(), their_sockets.fileno(), counters_fd, self._stacks.write_fd),
                     start_new_session=True,

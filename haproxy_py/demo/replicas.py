@@ -7,13 +7,13 @@ import http.client
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import haproxy_py
+from haproxy_py.child import make_command, make_environment
 from haproxy_py.demo.flows import SETTINGS, build_flows
 
 HOST = "127.0.0.1"
@@ -35,9 +35,9 @@ class DemoReplica:
         self._log = folder / "console.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "haproxy_py.demo.leash", str(os.getpid()), *command],
+                [*make_command("haproxy_py.demo.leash"), str(os.getpid()), *command],
                 cwd=folder,
-                env=os.environ | environment,
+                env={**make_environment(os.environ), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -135,18 +135,12 @@ def find_node_red() -> list[str]:
 
 
 def _start(name: str, port: int, folder: Path) -> DemoReplica:
-    command = [sys.executable, "-m", "haproxy_py.demo.replica", "--port", str(port), "--name", name]
-    return DemoReplica(name, port, command, folder, _importable())
+    command = [*make_command("haproxy_py.demo.replica"), "--port", str(port), "--name", name]
+    return DemoReplica(name, port, command, folder, {})
 
 
 def _start_node_red(name: str, port: int, folder: Path, prefix: list[str]) -> DemoReplica:
     (folder / "settings.js").write_text(SETTINGS)
     (folder / "flows.json").write_text(build_flows())
     command = [*prefix, "-u", str(folder), "-s", str(folder / "settings.js")]
-    return DemoReplica(name, port, command, folder, _importable() | {"DEMO_PORT": str(port), "REPLICA": name})
-
-
-def _importable() -> dict[str, str]:
-    """A replica runs in a folder of its own: what made this process find the package may be relative."""
-    root = str(Path(haproxy_py.__file__).resolve().parent.parent)
-    return {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+    return DemoReplica(name, port, command, folder, {"DEMO_PORT": str(port), "REPLICA": name})

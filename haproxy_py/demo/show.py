@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import shlex
 import signal
 import socket
 import sys
 from types import FrameType
 
+from haproxy_py.child import make_command
+from haproxy_py.compiled import CompiledError, check_compiled
 from haproxy_py.config import Config, Drain, Log, StaticReplica
 from haproxy_py.config_file import ConfigError, from_flags
 from haproxy_py.demo.counts import LiveCounts
@@ -27,11 +30,12 @@ def show_demo(listen: str, ops: str, *, node_red: bool) -> int:
     try:
         # Only to judge the addresses: the real replicas are not known yet.
         config = from_flags(listen, [f"http://{HOST}:{FIRST_REPLICA_PORT}"], True, ops)
+        check_compiled()
         return _run(config, node_red=node_red)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    except DemoError as error:
+    except (CompiledError, DemoError) as error:
         print(f"haproxy-py demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the proxy took the signals, or after it gave them back
@@ -119,7 +123,7 @@ Try with curl
   curl {proxy}/api/slow
   curl -N {proxy}/events
   # a WebSocket: each text comes back; who? is answered with the replica
-  {sys.executable} -m haproxy_py.demo.talk ws{proxy.removeprefix("http")}/ws/echo hello 'who?' 'who?'
+  {shlex.join(make_command("haproxy_py.demo.talk"))} ws{proxy.removeprefix("http")}/ws/echo hello 'who?' 'who?'
   # metrics per replica
   curl -s {ops}/metrics | grep replica_requests_total
   # a replica dies: nobody notices
