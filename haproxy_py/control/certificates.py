@@ -104,6 +104,8 @@ def _read_pair(certificate: Path, key: Path) -> Certificate:
         make_context(found)
     except ssl.SSLError as error:
         raise CertificateError(_explain(error, certificate, key)) from None
+    except OSError as error:  # no file descriptor left, say
+        raise CertificateError(f"{certificate} cannot be tried now: {error.strerror or error}") from None
     return found
 
 

@@ -23,6 +23,7 @@ import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from haproxy_py.config import Health
 from haproxy_py.control.probe import probe
@@ -30,6 +31,7 @@ from haproxy_py.control.probe_answer import Finding, Outcome
 from haproxy_py.discovery.bundle import Bundle
 from haproxy_py.discovery.found import FoundInstance
 from haproxy_py.ops.view import CheckView
+from haproxy_py.tasks import keep_running
 
 MOST_AT_ONCE = 256
 """Checks under way. More replicas than that which all hang are checked in turn."""
@@ -170,7 +172,9 @@ class Checks:
         self._targets, self._instances = targets, instances
         for followed in targets.values():
             if followed.task is None:
-                followed.task = asyncio.create_task(self._check_forever(followed))
+                followed.task = asyncio.create_task(
+                    keep_running("checks", partial(self._check_forever, followed), self._say)
+                )
 
     def mark(self, found: tuple[FoundInstance, ...]) -> tuple[FoundInstance, ...]:
         """The same, with the replicas that are unhealthy marked so."""

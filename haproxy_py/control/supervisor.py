@@ -34,11 +34,15 @@ from haproxy_py.control.reload import Reloader
 from haproxy_py.control.routing import Routing
 from haproxy_py.control.sockets import BindError, bind_alone, format_address, is_of_this_machine
 from haproxy_py.control.tables import TableBuilder, TableError
-from haproxy_py.control.takeover import ANSWER_WITHIN, READY_WITHIN, Estate, Heir, TakeoverError, ask
+from haproxy_py.control.takeover import ANSWER_WITHIN, READY_WITHIN, Estate, ForeignError, Heir, TakeoverError, ask
 from haproxy_py.control.token import TokenError
 from haproxy_py.control.workers import Worker, WorkerFailedError
 from haproxy_py.ops.view import RefusedError, ReplicaSeries, View
 from haproxy_py.table import ReplicaEntry
+from haproxy_py.tasks import keep_running
+
+_HARMLESS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that ask for something small, and that the kernel would kill for if nobody handled them."""
 
 NEWS_WITHIN = 0.1
 """Seconds after which a process that takes over looks again whether it is ready, if nothing has told it to."""
@@ -64,9 +68,17 @@ def supervise(config: Config, source: str | None, *, takeover: bool = False) -> 
     supervisor = Supervisor(config, source, takeover=takeover)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(supervisor.run())
+            return runner.run(_run_to_end(supervisor))
     finally:
         supervisor.release()  # only now: a thread of the loop may have been reading the counters
+
+
+async def _run_to_end(supervisor: Supervisor) -> int:
+    """Until nothing is left that a signal could change: then they wait, or one would kill a process that has done its work."""
+    try:
+        return await supervisor.run()
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, *_HARMLESS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +124,19 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._obey_end, number)
         loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            loop.add_signal_handler(number, self._ignore, number)
         tasks = self._side_tasks
         try:
             await self._open()
             tasks += [
-                asyncio.create_task(self._reloader.run()),
-                asyncio.create_task(self._watch_certificates()),
-                asyncio.create_task(self._watch_workers()),
-                asyncio.create_task(self._access.watch_token()),
+                asyncio.create_task(keep_running(task, work, self._log.say))
+                for task, work in (
+                    ("reload", self._reloader.run),
+                    ("certificates", self._watch_certificates),
+                    ("watchdog", self._watch_workers),
+                    ("token", self._access.watch_token),
+                )
             ]
             return await self._serve()
         except (BindError, CertificateError, TableError, TakeoverError, TokenError, WorkerFailedError) as error:
@@ -199,7 +216,11 @@ class Supervisor:
     async def _ask_for_estate(self) -> None:
         """Get what the process that runs has, if one runs. Raises TakeoverError."""
         ops = self._in_force.config.ops
-        self._heir = await asyncio.to_thread(ask, ops.host, ops.port)
+        try:
+            self._heir = await asyncio.to_thread(ask, ops.host, ops.port)
+        except ForeignError as error:  # if a process of this user ran beside it, its operators' port would be in use
+            self._log.warning(f"nothing to take over: {error}; this process starts as ever")
+            return
         if self._heir is None:
             where = format_address(ops.host, ops.port)
             self._log.info(f"no haproxy_py of this user has its operators' port at {where}: nothing to take over")
@@ -310,6 +331,10 @@ class Supervisor:
                 f"{number.name}: draining. Readiness is off; new connections are accepted for {delay:g} s more, what "
                 f"runs may go on until {deadline:g} s from now; a second signal aborts"
             )
+
+    def _ignore(self, number: signal.Signals) -> None:
+        """Meant for programs that open log files again; this one has none, and without a handler would be killed."""
+        self._log.info(f"{number.name}: nothing to do, logs go to standard output and error")
 
     async def _drain(self, working: asyncio.Task[None]) -> None:
         """DRN-7 to DRN-11: from the first signal to the last worker."""

@@ -21,6 +21,7 @@ import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from haproxy_py import __version__
@@ -28,6 +29,7 @@ from haproxy_py.channel import MAX_SOCKETS
 from haproxy_py.control.log import Log
 from haproxy_py.control.sockets import format_address
 from haproxy_py.control.tables import ReplicaKey
+from haproxy_py.tasks import keep_running
 
 PROTOCOL = 1
 """Of these messages. Processes that speak different ones do not understand each other."""
@@ -43,8 +45,19 @@ MAX_MESSAGE = 64 * 1024
 _CREDENTIALS = struct.Struct("3i")  # unix(7), `struct ucred`: process, user, group
 
 
+FOREIGN_EVERY = 60.0
+"""Seconds between two lines of the log about processes of other users: everybody may connect, as often as they like."""
+
+FOREIGN_PAUSE = 0.1
+"""Seconds until the next is heard after one of another user."""
+
+
 class TakeoverError(Exception):
     """The sockets of the running process could not be had. The text says why, and what to do."""
+
+
+class ForeignError(TakeoverError):
+    """Whoever is on the other side is not a process of this user, which anybody can be: names of sockets are free to all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +128,10 @@ class Heir:
 
 
 def ask(host: str, port: int) -> Heir | None:
-    """Ask the process with this operators' port for its sockets; None if there is none. Blocks. Raises TakeoverError."""
+    """Ask the process with this operators' port for its sockets; None if there is none. Blocks.
+
+    Raises TakeoverError; ForeignError if there is only somebody who has taken the name and is no process of this user.
+    """
     link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     received: list[socket.socket] = []
     try:
@@ -125,6 +141,8 @@ def ask(host: str, port: int) -> Heir | None:
         except ConnectionRefusedError:
             link.close()
             return None
+        except TimeoutError:  # whoever has the name does not accept
+            raise ForeignError("whoever has the name for takeovers does not answer") from None
         process = _check_user(link)
         _send(link, {"protocol": PROTOCOL, "version": __version__})
         answer = _receive(link)
@@ -156,6 +174,8 @@ class Handover:
         self._giver = giver
         self._log = log
         self._socket: socket.socket | None = None
+        self._foreign = 0  # processes of other users that the log has not told yet
+        self._foreign_told: float | None = None  # loop time
         self._running: asyncio.Task[None] | None = None
 
     def open(self, host: str, port: int) -> None:
@@ -170,7 +190,7 @@ class Handover:
             self._log.warning(f"no other process can take over from this one: {error.strerror or error}")
             return
         self._socket = sock
-        self._running = asyncio.create_task(self._run(sock))
+        self._running = asyncio.create_task(keep_running("takeover", partial(self._run, sock), self._log.say))
 
     async def close(self) -> None:
         """Wait for nobody any more."""
@@ -194,10 +214,21 @@ class Handover:
                 try:
                     if await self._talk(link):
                         return
+                except ForeignError as error:
+                    self._note_foreign(error, loop.time())
+                    await asyncio.sleep(FOREIGN_PAUSE)
                 except (OSError, KeyError, TypeError, ValueError, TakeoverError) as error:
                     self._log.warning(f"another process has asked for the sockets and got none: {error}")
                     with contextlib.suppress(OSError):
                         _send(link, {"refused": str(error)})
+
+    def _note_foreign(self, error: ForeignError, now: float) -> None:
+        """Say so at most once in `FOREIGN_EVERY`."""
+        self._foreign += 1
+        if self._foreign_told is None or now - self._foreign_told >= FOREIGN_EVERY:
+            more = f"; as {self._foreign - 1} others did since this was said last" if self._foreign > 1 else ""
+            self._log.warning(f"another process has asked for the sockets and got none: {error}{more}")
+            self._foreign, self._foreign_told = 0, now
 
     async def _talk(self, link: socket.socket) -> bool:
         """Whether the other process has taken over. Raises OSError, ValueError or TakeoverError."""
@@ -244,7 +275,7 @@ def _check_user(link: socket.socket) -> int:
     """The process on the other side. Raises TakeoverError if it is another user's."""
     process, user, _ = _CREDENTIALS.unpack(link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     if user != os.geteuid():
-        raise TakeoverError(f"process {process} belongs to another user ({user} instead of {os.geteuid()})")
+        raise ForeignError(f"process {process} belongs to another user ({user} instead of {os.geteuid()})")
     return int(process)
 
 

@@ -43,6 +43,7 @@ from haproxy_py.discovery.scopes import (
 from haproxy_py.discovery.services import HA, Selected, Service, is_ha, make_instances, parse_service
 from haproxy_py.discovery.slices import Slices, parse_endpoints, parse_slice
 from haproxy_py.discovery.view import DiscoveryView, FeedView, ReplicaCount
+from haproxy_py.tasks import keep_running
 
 PARSERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "endpointslices": parse_slice,
@@ -129,7 +130,7 @@ class Discovery:
             follower = NameFollower(
                 question, interval, self._changes.note, self._say, self.records, pace, self._clock, self._look_up
             )
-            self._names[question] = (follower, asyncio.create_task(follower.run()))
+            self._names[question] = (follower, asyncio.create_task(keep_running("names", follower.run, self._say)))
 
     def _choose_longest_name_pause(self) -> float:
         """However many names are failing, a look-up every 50th of a second at most begins."""

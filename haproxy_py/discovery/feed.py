@@ -18,7 +18,7 @@ class _Run:
     def __init__(self, scope: Scope, make: MakeReflector, notify: Callable[[Change], None]) -> None:
         self.scope = scope
         self.reflector = make(scope, notify)
-        self.task = asyncio.create_task(self.reflector.run())
+        self.task = asyncio.create_task(self.reflector.keep_running())
 
 
 class Feed:

@@ -28,6 +28,7 @@ from haproxy_py.discovery.api import SILENCE, ApiError, Collection, Event, Outco
 from haproxy_py.discovery.fields import MalformedError, read_mapping, read_name, read_version
 from haproxy_py.discovery.pace import LONGEST_PAUSE, Pace
 from haproxy_py.discovery.records import Records
+from haproxy_py.tasks import keep_running
 
 MAX_OBJECTS = 5000
 """Objects in one copy: more Services or slices than one namespace holds in practice."""
@@ -126,6 +127,10 @@ class Reflector(Generic[Parsed]):
     def label(self) -> str:
         """The collection in words."""
         return f"{self._collection.kind} of namespace {self._collection.namespace or self._source.namespace or '(own)'}"
+
+    async def keep_running(self) -> None:
+        """`run`, again and again if it should ever fail."""
+        await keep_running("reflector", self.run, self._say)
 
     async def run(self) -> None:
         """Follow the collection. Ends by being cancelled."""

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from haproxy_py import __version__, counters
+from haproxy_py import __version__, counters, tasks
 from haproxy_py.ops import totals
 from haproxy_py.ops.discovery_metrics import collect_discovery
 from haproxy_py.ops.families import accumulate, counter, gauge, histogram
@@ -69,6 +69,14 @@ class Scrape(Collector):
         connections = gauge("client_connections", "Client connections open now.")
         connections.add_metric((), totals.sum_cell(view.segments, counters.WORKER_CLIENT_CONNECTIONS))
         yield connections
+        again = counter(
+            "task_restarts_total",
+            "Background tasks of control that ended by surprise and were started again.",
+            ("task",),
+        )
+        for task, number in tasks.restarts.items():
+            again.add_metric((task,), number)
+        yield again
         for name, text, cell in (
             (
                 "client_connections_accepted_total",

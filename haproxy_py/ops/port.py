@@ -22,6 +22,7 @@ from haproxy_py.ops.metrics import Scrape
 from haproxy_py.ops.page import PAGE, POLICY
 from haproxy_py.ops.status import describe_status
 from haproxy_py.ops.view import Proxy
+from haproxy_py.tasks import keep_running
 
 MAX_BODY = 16 * 1024
 """Bytes of a request body. Nothing here takes a large one."""
@@ -73,7 +74,7 @@ class OpsPort:
             raise RuntimeError("aiohttp made no server: AppRunner.setup() promises one")
         self._connections = OpsConnections(partial(_make_handler, server))
         self._server = await asyncio.get_running_loop().create_server(self._connections.accept, sock=sock)
-        self._sweeping = asyncio.create_task(self._connections.sweep_forever())
+        self._sweeping = asyncio.create_task(keep_running("ops", self._connections.sweep_forever, self._say))
 
     async def close(self) -> None:
         """Stop listening, finish what runs within `SHUTDOWN_WITHIN`, reset the rest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import http.server
 import os
@@ -285,3 +286,18 @@ def test_check_reads_the_files_too(tmp_path: Path, authority: trustme.CA) -> Non
     assert "tls.crt cannot be read" in done.stderr
     store(tmp_path, authority.issue_cert("test"))
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def test_new_pair_is_used_although_it_was_first_seen_when_no_file_descriptor_was_left(
+    files: CertificateFiles, tmp_path: Path, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files.read()
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    store(tmp_path, authority.issue_cert("second.example"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "memfd_create", fail)
+        assert files.look() is None
+    assert (files.look() or before) != before

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from haproxy_py.control import takeover
 from haproxy_py.control.takeover import PROTOCOL, name_socket
-from tests.control.conftest import Control, Start, get, get_status
+from tests.control.conftest import Control, Start, get, get_metric, get_status
 from tests.proxy_process import find_free_ports
 
 TEXT = """
@@ -241,4 +244,52 @@ def test_operators_port_that_moves_takes_the_name_along(start: Start, setting: S
     setting.write(setting.ports[0])
     old.signal(signal.SIGHUP)
     old.expect(r"is in force as table \d+")
+    expect_taken_over(old, start("normal", "--takeover"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user as well; run the tests as root")
+@pytest.mark.parametrize("accepts", [True, False])
+def test_start_goes_on_if_another_user_has_taken_the_name(start: Start, setting: Setting, accepts: bool) -> None:
+    squat = (
+        "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET);"
+        f"s.bind({name_socket('127.0.0.1', setting.ops_port)!r}); s.listen(5); print('there', flush=True);"
+        f"held = [s.accept() for _ in range(1 if {accepts} else 0)]; sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", squat], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as squatter:
+        assert squatter.stdout is not None
+        assert squatter.stdout.readline() == b"there\n"
+        control = start("normal", "--takeover")
+        control.expect("nothing to take over: process .* belongs to another user .* this process starts as ever")
+        control.expect_ready()
+        assert is_open(setting.ports[0])
+        squatter.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user as well; run the tests as root")
+def test_other_users_that_connect_again_and_again_are_told_once(start: Start, setting: Setting) -> None:
+    old = start()
+    old.expect_ready()
+    connect = (
+        "import os, socket; os.setuid(65534)\n"
+        "for _ in range(20):\n"
+        "    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+        f"    s.connect({name_socket('127.0.0.1', setting.ops_port)!r}); s.recv(1)\n"
+    )
+    subprocess.run([sys.executable, "-c", connect], check=True, timeout=60)
+    expect_taken_over(old, start("normal", "--takeover"))
+    assert sum("belongs to another user" in line for line in old.lines) == 1
+
+
+def test_takeover_is_still_possible_after_control_had_no_files_left(start: Start, setting: Setting) -> None:
+    old = start()
+    url = old.expect_ready()
+    pid = old.process.pid
+    used = {int(fd.name) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(set(range(len(used) + 1)) - used), limits[1]))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
+        link.connect(name_socket("127.0.0.1", setting.ops_port))
+        old.expect("the background task takeover has failed: .*open files.*; it starts again in")
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    assert (get_metric(url, 'haproxy_py_task_restarts_total{task="takeover"}') or 0) >= 1
     expect_taken_over(old, start("normal", "--takeover"))
