@@ -14,7 +14,7 @@ import pytest
 
 from haproxy_py.child import make_command, make_environment
 from haproxy_py.compiled import CompiledError, check_compiled, list_stale
-from tests.control.conftest import get_status
+from tests.control.conftest import get, get_status
 from tests.proxy_process import ProxyProcess, describe_instance, find_free_ports
 
 COMMAND = Path(sys.executable).with_name("haproxy-py")
@@ -75,6 +75,13 @@ def test_run_worker_restart_and_takeover_ignore_modules_of_the_current_folder(tr
         proxy.kill()
 
 
+def is_ready(port: int) -> bool:
+    try:
+        return get(f"http://127.0.0.1:{port}/readyz")[0] == 200
+    except OSError:
+        return False
+
+
 def test_demo_ignores_modules_of_the_current_folder(trap: Path) -> None:
     port, ops_port = find_free_ports(2)
     demo = subprocess.Popen(
@@ -93,6 +100,10 @@ def test_demo_ignores_modules_of_the_current_folder(trap: Path) -> None:
                 break
         else:
             pytest.fail(f"the demo has ended: {output}")
+        deadline = time.monotonic() + 30
+        while not is_ready(ops_port):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     finally:
         demo.terminate()
         demo.communicate(timeout=30)

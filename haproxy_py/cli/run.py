@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ EXAMPLES = """\
 signals:
   SIGTERM, SIGINT   drain: finish what runs, then end
   SIGHUP            read FILE again (needs --config); a changed FILE is read without it, too
+  SIGUSR1, SIGUSR2  nothing: there are no log files to open again
 
 examples:
   haproxy-py run --config haproxy-py.yaml
@@ -70,6 +72,12 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run until told to end."""
     _check_usage(args)
+    for number in (
+        signal.SIGHUP,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    ):  # until they mean something: unhandled, they would kill
+        signal.signal(number, signal.SIG_IGN)
     try:
         config = _read_config(args)
     except ConfigError as error:
