@@ -13,6 +13,7 @@ from haproxy_py.config_values import spell_address, spell_duration
 from haproxy_py.control.certificates import CertificateError, check_certificates
 from haproxy_py.control.token import TokenError, find_token_file
 from haproxy_py.node_red.admin_surface import build_gate_rules, find_open_root
+from haproxy_py.node_red.open_editor import warn_of_open_editor
 
 if TYPE_CHECKING:
     from haproxy_py.cli import Subparsers
@@ -95,7 +96,11 @@ def _summarize_instance(instance: Instance) -> str:
         False: "not in HA mode (editor and admin API pass)",
         None: "in HA mode if its Service says so",
     }[instance.ha]
-    return f"{instance.name} for {hosts}, {mode}, over {_summarize_replicas(instance)} by {instance.balance.policy}"
+    warning = warn_of_open_editor(ha=instance.ha, replicas=len(instance.static))
+    return (
+        f"{instance.name} for {hosts}, {mode}, over {_summarize_replicas(instance)} by {instance.balance.policy}"
+        f"{f' (warning: {warning})' if warning else ''}"
+    )
 
 
 def _summarize_replicas(instance: Instance) -> str:

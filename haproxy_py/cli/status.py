@@ -63,6 +63,7 @@ def describe_instance(instance: Any) -> str:
     """A headline, and a table of the replicas."""
     mode = "in HA mode" if instance["ha"] else "not in HA mode"
     head = f"{instance['name']}: {', '.join(instance['hosts']) or 'any host'}, {mode}"
+    head += "".join(f"\n  warning: {warning}" for warning in instance["warnings"])
     if not instance["replicas"]:
         return f"{head}\n  no replica"
     return f"{head}\n{lay_out([COLUMNS, *map(_describe_replica, instance['replicas'])])}"

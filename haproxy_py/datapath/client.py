@@ -287,6 +287,8 @@ class ClientConnection(Request):
         if passage.upgrades:
             self.upgrading = True
             self.key = head.lines[head.first[SEC_WEBSOCKET_KEY]].value[:24]
+            self.judged_path = b"/" if passage.needs_slash else passage.path[: passage.judged_size]
+            self.judged_method = head.method[: head.method_size]
             self.closing = True  # EXP-12: what came behind an upgrade is never read as a request
         write_request(
             context,
@@ -446,6 +448,9 @@ class ClientConnection(Request):
         if self.held is not None:
             tunnel.far.stream.send_bytes(self.held)  # behind `resume`: it may pause reading again
             self.held = None
+
+    def obey_gate(self) -> None:
+        """The gate has changed. What runs was let pass and ends by its timeouts; an upgrade is judged again at its 101."""
 
     def drain(self) -> bool:
         """The proxy stops: close if no request is being served (CON-17). Whether it closes now."""

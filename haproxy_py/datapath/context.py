@@ -99,8 +99,12 @@ class Context:
         self.refresh_date()
 
     def publish(self, table: object) -> None:
-        """Put a new table into force for every request that begins from now on."""
-        self.routes = Routes(table, self.routes, self.loop, self.clock, self.counters)
+        """Put a new table into force for every request that begins from now on, and for tunnels that its gate closes."""
+        before: Routes = self.routes
+        self.routes = Routes(table, before, self.loop, self.clock, self.counters)
+        if before is not None and before.gates != self.routes.gates:
+            for client in list(self.clients):
+                client.obey_gate()
 
     def look_at_queues(self) -> None:
         """With every tick: a replica that was out may be tried now, and nothing else would say so to those who wait."""

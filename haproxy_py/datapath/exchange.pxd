@@ -40,6 +40,8 @@ cdef class Exchange(ReplicaUser):
     cdef char request_id[MAX_REQUEST_ID]
     cdef int request_id_size  # 0: it has none yet
     cdef bytes key  # Sec-WebSocket-Key of an upgrade
+    cdef bytes judged_path  # of an upgrade: what the gate judged
+    cdef bytes judged_method
     cdef double started  # monotonic seconds; before the first exchange, when the connection was accepted
     # per exchange: the way to a replica
     cdef Replica replica  # one of whose active exchanges this is; None: none

@@ -43,7 +43,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
 )
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection, ReplicaUser
 from cython.cimports.haproxy_py.datapath.routes import Instance
-from cython.cimports.haproxy_py.datapath.tunnel import Tunnel
+from cython.cimports.haproxy_py.datapath.tunnel import Tunnel, is_closed_by_gate
 from cython.cimports.haproxy_py.datapath.writer import Writer, write_hex
 
 from haproxy_py import counters as layout
@@ -251,6 +251,12 @@ class Exchange(ReplicaUser):
             self.refuse(BAD_UPGRADE, 0)
             self.go_on()
             return
+        if is_closed_by_gate(self.instance, self.judged_path, self.judged_method):  # since the request came
+            connection.detach()
+            self.upstream = None
+            self.refuse(GATE_DENIED, 0)
+            self.go_on()
+            return
         write_switch(context, head, replica)
         self.send_written()
         self.stream.send(rest, size)
@@ -265,7 +271,17 @@ class Exchange(ReplicaUser):
         self.stop_deadline()
         self.stage = ENDED
         context.clients.discard(self)
-        tunnel: Tunnel = Tunnel(context, self.entrance, self.instance, replica, self.stream, connection.stream, line)
+        tunnel: Tunnel = Tunnel(
+            context,
+            self.entrance,
+            self.instance,
+            replica,
+            self.stream,
+            connection.stream,
+            line,
+            self.judged_path,
+            self.judged_method,
+        )
         self.tunnel_begins(tunnel)
         if self.blocked:  # the stream has said so to its former user, and will not say it again
             tunnel.client.blocks(True)

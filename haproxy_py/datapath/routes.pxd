@@ -70,6 +70,7 @@ cdef class Instance:
 cdef class Routes:
     cdef readonly int version
     cdef readonly list instances
+    cdef dict gates  # what the gate of each instance was made of, by name
     cdef dict by_host
     cdef Instance any_host  # None: a request for an unknown host is refused
     cdef cell* no_instance  # counters of exchanges refused before their instance was known

@@ -126,6 +126,7 @@ class Routes:
         replica: Replica
         self.version = table.version
         self.instances = []
+        self.gates = {entry.name: (entry.ha, entry.gate) for entry in table.instances}
         self.by_host = {}
         self.no_instance = counters.block(layout.instance_at(0))
         if before is not None:

@@ -12,11 +12,15 @@ cdef class Tunnel(Timed):
     cdef readonly TunnelEnd client
     cdef readonly TunnelEnd far
     cdef readonly str ended_by  # who ended it first: two letters of the access log; empty while it lives
+    cdef bytes path  # that the gate judged
+    cdef bytes method
     cdef object line  # what the access log still needs: called with (replica, ended_by, octets in, octets out)
 
     cdef void moved(self) noexcept
     cdef end(self, str ended_by)
     cdef ended(self, TunnelEnd which, str ended_by, int problem)
+
+cdef bint is_closed_by_gate(Instance instance, bytes path, bytes method) except? -1
 
 cdef class TunnelEnd(StreamUser):
     cdef Tunnel tunnel

@@ -3,16 +3,18 @@
 - Reading from one side pauses while the other takes less than it gets (WSK-13).
 - A FIN is passed on behind what came before it; the other direction may go on for a while, then both close (WSK-10).
 - A reset on one side aborts the other (WSK-11). A tunnel without an octet in either direction ends at the idle timeout.
-- Nothing but its two sides, that timeout and the end of a drain, the proxy's or its replica's, ends a tunnel: no other change
-  of the table does (DRN-14).
+- Nothing but its two sides, that timeout, the end of a drain, the proxy's or its replica's, and a gate that no longer lets its
+  path pass ends a tunnel: no other change of the table does (DRN-14).
 """
 
 from typing import Optional
 
 import cython
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython.cimports.haproxy_py.datapath.context import Context, Entrance
 from cython.cimports.haproxy_py.datapath.deadlines import Timed
 from cython.cimports.haproxy_py.datapath.pool import Replica
+from cython.cimports.haproxy_py.datapath.queue import Queue
 from cython.cimports.haproxy_py.datapath.routes import Instance
 from cython.cimports.haproxy_py.datapath.stream import Stream, StreamUser
 
@@ -23,6 +25,17 @@ _TOTAL = cython.declare(cython.int, layout.REPLICA_TUNNELS_TOTAL)
 _RECEIVED = cython.declare(cython.int, layout.REPLICA_RECEIVED_BYTES)
 _SENT = cython.declare(cython.int, layout.REPLICA_SENT_BYTES)
 _CLIENT_CONNECTIONS = cython.declare(cython.int, layout.WORKER_CLIENT_CONNECTIONS)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=True)
+def is_closed_by_gate(instance: Instance, path: bytes, method: bytes) -> cython.bint:
+    """Whether the newest table keeps what this instance once let pass from its clients. One that has left keeps nothing."""
+    queue: Queue = instance.queue
+    newest: Instance = queue.instance
+    if newest is None or not newest.ha:
+        return False
+    return newest.gate.judge(PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path), method) >= 0
 
 
 @cython.final
@@ -39,12 +52,17 @@ class Tunnel(Timed):
         client: Stream,
         far: Stream,
         line: object,
+        path: bytes,
+        method: bytes,
     ):
+        """`path` and `method` as the gate judged them."""
         self.context = context
         self.entrance = entrance
         self.instance = instance
         self.replica = replica
         self.line = line
+        self.path = path
+        self.method = method
         self.ended_by = ""
         self.client = TunnelEnd(self, client, "CT", False)
         self.far = TunnelEnd(self, far, "UT", True)
@@ -106,6 +124,11 @@ class Tunnel(Timed):
             self.far.tunnel = None
         else:
             self.instance.tunnel_half_close.start(self)  # until what still waits has left
+
+    def obey_gate(self) -> None:
+        """The gate has changed: what it would refuse now ends."""
+        if not self.ended_by and is_closed_by_gate(self.instance, self.path, self.method):
+            self.end("PT")
 
     def drain(self) -> None:
         """The proxy or its replica drains, and this tunnel's time has come (DRN-9)."""

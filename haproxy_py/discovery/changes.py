@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from haproxy_py.discovery.found import FoundInstance
+from haproxy_py.node_red.open_editor import warn_of_open_editor
 from haproxy_py.table import ReplicaState
 
 SHOWN = 5
@@ -28,11 +29,14 @@ def describe_change(before: FoundInstance | None, after: FoundInstance) -> Itera
     if before is None and not after.settings.static:
         hosts = ", ".join(after.settings.hosts[:SHOWN]) or "any host"
         yield "info", f"instance {name} for {hosts} is served"
-    if after.settings.ha is None and (before is None or before.ha != after.ha):
+    if before.ha != after.ha if before else after.settings.ha is None:
         mode = (
             "on, the editor and the admin API are closed" if after.ha else "off, the editor and the admin API are open"
         )
-        yield "info", f"instance {name}: HA mode is {mode}"
+        yield "info", f"instance {name}: editor {'closed' if after.ha else 'open'}: HA mode is {mode}"
+    warning = warn_of_open_editor(ha=after.ha, replicas=len(after.replicas))
+    if warning and not (before and warn_of_open_editor(ha=before.ha, replicas=len(before.replicas))):
+        yield "warning", f"instance {name}: {warning}"
     if not after.discovered:
         return
     if before is not None and before.discovered and before.replicas == after.replicas:

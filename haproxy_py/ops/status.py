@@ -8,6 +8,7 @@ from typing import Any
 from haproxy_py import __version__, counters
 from haproxy_py.discovery.view import DiscoveryView
 from haproxy_py.node_red.admin_surface import find_open_root
+from haproxy_py.node_red.open_editor import warn_of_open_editor
 from haproxy_py.ops import totals
 from haproxy_py.ops.view import CheckView, View
 from haproxy_py.table import InstanceEntry, ReplicaEntry, ReplicaState
@@ -82,6 +83,13 @@ def _describe_discovery(discovery: DiscoveryView) -> dict[str, Any]:
     }
 
 
+def _find_warnings(instance: InstanceEntry) -> list[str]:
+    """What is wrong with how the instance is set up, a sentence each."""
+    open_root = find_open_root(instance.gate) if instance.ha else None
+    open_editor = warn_of_open_editor(ha=instance.ha, replicas=len(instance.replicas))
+    return [warning for warning in (open_root, open_editor) if warning]
+
+
 def _describe_instance(view: View, instance: InstanceEntry) -> dict[str, Any]:
     at = counters.instance_at(instance.slot)
     cells = totals.sum_cells(view.segments, at, counters.INSTANCE_CELLS)
@@ -90,7 +98,7 @@ def _describe_instance(view: View, instance: InstanceEntry) -> dict[str, Any]:
         "hosts": list(instance.hosts),
         "ha": instance.ha,
         "discovered": instance.discovered,
-        "warnings": list(filter(None, [find_open_root(instance.gate) if instance.ha else None])),
+        "warnings": _find_warnings(instance),
         "policy": instance.policy,
         "affinity": instance.affinity,
         "queued": cells[counters.INSTANCE_QUEUED],

@@ -338,3 +338,55 @@ async def test_drain_ends_tunnels_before_the_deadline() -> None:
         await worker.wait_ended()
         for client in clients:
             await client.close()
+
+
+# --- a gate that closes ---
+
+
+@pytest.mark.parametrize(
+    "rules", [{"ha": True, "gate": {"deny": ["/ws"]}}, {"ha": True, "gate": {"admin_root": "/ws"}}]
+)
+async def test_tunnel_that_the_new_table_forbids_is_closed(rules: dict[str, Any]) -> None:
+    async with (
+        ScriptedReplica(switching(echo)) as replica,
+        InnerWorker(instances=[describe_instance([replica.url], ha=False)]) as worker,
+        await worker.open() as client,
+    ):
+        await upgrade(client)
+        await worker.publish(describe_instance([replica.url], **rules))
+        assert await client.read_rest() == b""
+        await eventually(lambda: worker.count_replica(TUNNELS) == 0)
+
+
+async def test_tunnel_that_the_new_table_lets_pass_goes_on() -> None:
+    async with (
+        ScriptedReplica(switching(echo)) as replica,
+        InnerWorker(instances=[describe_instance([replica.url], ha=False)]) as worker,
+        await worker.open() as client,
+    ):
+        await upgrade(client)
+        await worker.publish(describe_instance([replica.url], ha=True, gate={"deny": ["/other"]}))
+        client.send(b"still there")
+        assert await client.read(11) == b"still there"
+
+
+async def test_upgrade_that_is_under_way_when_the_gate_closes_is_refused() -> None:
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def agree_late(wire: Wire, number: int) -> None:
+        await wire.read_head()
+        asked.set()
+        await go.wait()
+        wire.send(SWITCH)
+        await hold(wire)
+
+    async with (
+        ScriptedReplica(agree_late) as replica,
+        InnerWorker(instances=[describe_instance([replica.url], ha=False)]) as worker,
+        await worker.open() as client,
+    ):
+        client.send(HANDSHAKE)
+        await asyncio.wait_for(asked.wait(), 10)
+        await worker.publish(describe_instance([replica.url], ha=True, gate={"deny": ["/ws"]}))
+        go.set()
+        assert (await client.read_answer())[0] == 403
