@@ -76,11 +76,23 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True)
+class Flows:
+    """Where strict mode reads what the flows declare: a file, or the admin API."""
+
+    file: str = ""  # path
+    admin: str = ""  # "replicas", or the URL of an admin root; empty: the file
+    token_file: str = ""  # path; for the admin API
+    interval: float = 10.0  # seconds between two looks
+
+
+@dataclass(frozen=True, slots=True)
 class Gate:
-    mode: str = "deny"  # deny
+    mode: str = "deny"  # deny | strict
     admin_root: str = "/"
     allow: tuple[str, ...] = ()  # "/path" or "GET /path" or "GET,HEAD /path": exact, or a pattern like /a/:name or /a/*
     deny: tuple[str, ...] = ()  # the same forms: the path and everything below it
+    node_root: str = "/"  # path below which flows serve; for strict mode
+    flows: Flows = field(default_factory=Flows)  # for strict mode, which needs one of its sources
 
 
 @dataclass(frozen=True, slots=True)

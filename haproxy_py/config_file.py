@@ -19,6 +19,7 @@ from haproxy_py.config import (
     DnsName,
     Drain,
     Eject,
+    Flows,
     Gate,
     Instance,
     InstancesFrom,
@@ -88,9 +89,6 @@ MIB = 1024 * KIB
 
 HEAD_SCRATCH = 96 * KIB
 """The data path rewrites heads in a buffer of this size: the maxima of request_line and request_head fit together."""
-
-# What a later version will read, with what to do until then.
-_LATER_MODES = {"strict": 'write "deny", and name further paths under gate.deny'}
 
 
 def load(path: str | Path) -> Config:
@@ -255,12 +253,44 @@ def _read_gate(node: Node, problems: Problems) -> Gate:
         return list_of(once(rule, {}), MAX_RULES, may_be_empty=True)
 
     readers: dict[str, Reader[Any]] = {
-        "mode": word("deny", later=_LATER_MODES),
+        "mode": word("deny", "strict"),
         "admin_root": text_only(values.admin_root, "a path like / or /admin"),
         "allow": rules(),
         "deny": rules(),
+        "node_root": text_only(values.admin_root, "a path like / or /api"),
+        "flows": _read_flows,
     }
-    return section(Gate, readers)(node, problems)
+    return section(Gate, readers, _check_gate)(node, problems)
+
+
+def _check_gate(gate: Gate) -> str | None:
+    has_flows = gate.flows != Flows()
+    if gate.mode == "strict" and not (gate.flows.file or gate.flows.admin):
+        return "mode strict needs to know what the flows declare: flows: {file: PATH}, or flows: {admin: true}"
+    if gate.mode != "strict" and has_flows:
+        return "flows is read in mode strict only"
+    return None
+
+
+def _read_flows(node: Node, problems: Problems) -> Flows:
+    def admin(node: Node, problems: Problems) -> str | None:
+        if isinstance(node, Scalar) and node.kind == "boolean":
+            return "replicas" if boolean(node, problems) else ""
+        return text_only(values.admin_url, "true or a URL like http://127.0.0.1:1880/admin")(node, problems)
+
+    readers: dict[str, Reader[Any]] = {
+        "file": file_path("a path like /data/flows.json"),
+        "admin": admin,
+        "token_file": file_path("a path like /etc/haproxy-py/node-red-token"),
+        "interval": duration(1.0, may_be_off=False),
+    }
+
+    def check(flows: Flows) -> str | None:
+        if bool(flows.file) == bool(flows.admin):
+            return "expected exactly one of file and admin"
+        return "token_file is for admin" if flows.token_file and not flows.admin else None
+
+    return section(Flows, readers, check)(node, problems)
 
 
 # What an instance has beside its name, its hosts, its mode and its replicas.

@@ -39,6 +39,7 @@ _ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?", re.DOT
 _INSTANCE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _ROOT_SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
 _PATH = re.compile(r"/[!-~]*")
+_ADMIN_URL = re.compile(r"https?://([^/?#\s]+)(/[^?#\s]*)?")
 _PARAMETER = re.compile(r":[A-Za-z_][A-Za-z0-9_]*")
 _LITERAL_SEGMENT = re.compile(r"[^:*?#%\\;()\[\]{}^$|+]+")
 
@@ -231,6 +232,14 @@ def admin_root(text: str) -> str:
                 "no query, no '%', no empty or dot segments, nothing but letters, digits, '-', '.', '_' and '~'"
             )
     return path
+
+
+def admin_url(text: str) -> str:
+    """The URL of a Node-RED's admin root, without a slash at the end."""
+    match = _ADMIN_URL.fullmatch(text)
+    if not match or "@" in match[1]:
+        raise UnacceptableError(f"expected a URL like http://HOST:1880/admin, found {quote(text)}")
+    return text.rstrip("/")
 
 
 def gate_rule(text: str) -> tuple[frozenset[str], str]:

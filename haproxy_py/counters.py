@@ -39,7 +39,9 @@ RETRIES = ("connect_failed", "connect_timeout", "reused_closed", "new_closed", "
 """Why a request was tried again: the replica could not be connected to (nothing was sent), or it closed a kept or a new
 connection before any octet of an answer; and where it was not, because the budget was spent."""
 
-GATE_RULES = ("editor_page", "admin_route", "admin_root", "dashboard_admin", "dashboard_debug", "deny_list")
+GATE_RULES = (
+    "editor_page", "admin_route", "admin_root", "dashboard_admin", "dashboard_debug", "deny_list", "not_declared",
+)  # fmt: skip
 """The closed set of rules by which the gate refuses. An index here is a cell of the instance block."""
 
 DURATION_BUCKETS = (

@@ -104,7 +104,7 @@ REASONS: dict[str, Reason] = {
     "discovery_pending": Reason(
         503,
         "destination_unavailable",
-        "The proxy has just started and is still looking for replicas: try again in a moment.",
+        "The proxy has just started and is still looking for replicas or what they serve: try again in a moment.",
     ),
     "no_replica": Reason(
         503, "destination_unavailable", "No replica of this instance is available: try again in a moment."

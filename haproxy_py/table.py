@@ -42,6 +42,16 @@ class ReplicaEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class DeclaredRoute:
+    """A path that the flows declare, as operations: `node_red.routes` makes them, `datapath.gate` matches them."""
+
+    methods: frozenset[str]  # none: every method
+    operations: bytes
+    upgrades: bool  # to WebSocket
+    requests: bool  # that are no upgrade
+
+
+@dataclass(frozen=True, slots=True)
 class GateRules:
     """The gate of one instance, ready for matching: names are lower-case segments without slashes."""
 
@@ -54,6 +64,8 @@ class GateRules:
     deny: tuple[
         tuple[frozenset[str], tuple[str, ...]], ...
     ]  # (methods, segments of a pattern whose whole tree is denied)
+    strict: bool = False  # only what is declared or allowed passes
+    routes: tuple[DeclaredRoute, ...] | None = None  # what the flows declare; None: not known yet, nothing passes
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from haproxy_py.config import (
     DnsName,
     Drain,
     Eject,
+    Flows,
     Gate,
     Health,
     Instance,
@@ -178,6 +179,7 @@ def test_what_the_example_has_as_a_comment_is_right_too() -> None:
     text = re.sub(r"^( +)# (?!kubernetes)(\w+: )", r"\1\2", text, flags=re.MULTILINE).replace(
         "type: auto", "type: http"
     )
+    text = text.replace("mode: deny", "mode: strict")
     config = parse(text, "example.yaml")
     (instance,) = config.instances
     assert instance.dns == DnsName("my-instance.example.com.", 1880, servers=(("127.0.0.1", 8600),))
@@ -185,6 +187,7 @@ def test_what_the_example_has_as_a_comment_is_right_too() -> None:
     assert names is not None
     assert set(names.values) == {field.name for field in dataclasses.fields(DnsName)}
     assert (config.listen[0].tls, config.ops.token_file) == (Tls("tls.crt", "tls.key"), "ops-token")
+    assert instance.gate.flows == Flows(admin="replicas", token_file="/etc/haproxy-py/node-red-token")
     assert instance.health == Health("http", path="/api/ready", host="my-instance.example.com", body="ready")
 
 
@@ -1196,11 +1199,23 @@ def test_token_file_needs_a_name() -> None:
     assert "expected the path of a file" in find_error(write(top="ops: {token_file: ''}"))
 
 
-# --- what is not available yet ---
-
-
-def test_what_only_a_later_version_reads_is_refused_and_not_ignored() -> None:
-    assert re.search(r"not available yet: \w+", find_error(write(instance="gate: {mode: strict}")))
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("{mode: strict}", "flows: {file: PATH}"),
+        ("{mode: strict, flows: {}}", "exactly one of file and admin"),
+        ("{mode: strict, flows: {admin: false}}", "exactly one of file and admin"),
+        ("{mode: strict, flows: {file: a, admin: true}}", "exactly one of file and admin"),
+        ("{mode: strict, flows: {file: a, token_file: b}}", "token_file is for admin"),
+        ("{mode: strict, flows: {admin: 'ftp://a'}}", "gate.flows.admin: expected a URL"),
+        ("{mode: strict, flows: {admin: 'http://u:p@a/'}}", "gate.flows.admin: expected a URL"),
+        ("{mode: strict, flows: {file: a, interval: 0}}", "may not be 0"),
+        ("{flows: {file: a}}", "mode strict only"),
+        ("{mode: strict, node_root: '/a?', flows: {file: a}}", "gate.node_root: "),
+    ],
+)
+def test_a_strict_gate_needs_one_source_of_the_flows(written: str, said: str) -> None:
+    assert said in find_error(write(instance=f"gate: {written}"))
 
 
 # --- flags ---

@@ -13,6 +13,7 @@ from haproxy_py.cli import gate_scan
 from haproxy_py.config import Config, Gate
 from haproxy_py.config_file import ConfigError, load
 from haproxy_py.config_values import METHODS, UnacceptableError, host_name, quote
+from haproxy_py.node_red.routes import FlowsError, learn, read_flows
 
 if TYPE_CHECKING:
     from haproxy_py.cli import Subparsers
@@ -31,6 +32,10 @@ exit codes: 0 it passes; 1 it is denied; 2 wrong usage or configuration
 """
 
 _TARGET = re.compile(r"[!-~]+")
+
+
+_UNKNOWN = "routes_unknown"
+"""No rule: what the flows declare is not known here."""
 
 
 class _UsageError(Exception):
@@ -54,6 +59,8 @@ def add_parser(subparsers: Subparsers) -> None:
     test.add_argument("target", metavar="TARGET", help="its path as it is sent, or a whole http:// address")
     test.add_argument("--instance", metavar="NAME", help="whose gate; needed if several have the host")
     test.add_argument("--host", metavar="HOST", help="the Host of the request, which says the instance")
+    test.add_argument("--flows", metavar="FILE", type=Path, help="flows for strict mode, in place of gate.flows")
+    test.add_argument("--websocket", action="store_true", help="the request is a WebSocket handshake")
     test.set_defaults(command=run_test)
     gate_scan.add_parser(commands)
 
@@ -72,10 +79,19 @@ def run_test(args: argparse.Namespace) -> int:
     except _UsageError as error:
         print(f"haproxy-py gate test: {error}", file=sys.stderr)
         return 2
-    rule = judge(gate, path, args.method)
+    try:
+        rule = judge(gate, path, args.method, args.flows, upgrades=args.websocket)
+    except (OSError, FlowsError) as error:
+        print(f"haproxy-py gate test: the flows cannot be read: {error}", file=sys.stderr)
+        return 2
     if rule is None:
         print(f"passes: {args.method} {path} of {name}")
         return 0
+    if rule == _UNKNOWN:
+        print(
+            "haproxy-py gate test: strict mode asks the admin API; name a file of the flows by --flows", file=sys.stderr
+        )
+        return 2
     if ha is False and rule != "bad_target":
         print(f"passes: {args.method} {path} of {name}, which is not in HA mode; in HA mode: denied by {rule}")
         return 0
@@ -84,14 +100,24 @@ def run_test(args: argparse.Namespace) -> int:
     return 1
 
 
-def judge(gate: Gate, path: str, method: str) -> str | None:
-    """The rule that denies a path, without its query; None if it passes. `bad_target`: no gate is even asked."""
+def judge(gate: Gate, path: str, method: str, flows: Path | None = None, *, upgrades: bool = False) -> str | None:
+    """The rule that denies a path, without its query; None if it passes. `bad_target`: no gate is even asked.
+
+    Raises OSError or FlowsError where the flows of strict mode cannot be read.
+    """
     from haproxy_py.datapath.gate import Gate as CompiledGate
     from haproxy_py.node_red.admin_surface import build_gate_rules
 
     if not _TARGET.fullmatch(path) or "\\" in path or path.startswith("//"):
         return "bad_target"
-    rule: str | None = CompiledGate(build_gate_rules(gate)).rule_for(path.encode("ascii"), method.encode("ascii"))
+    routes = None
+    if gate.mode == "strict":
+        file = flows or (Path(gate.flows.file) if gate.flows.file else None)
+        if file is None:
+            return _UNKNOWN
+        routes = learn(read_flows(file.read_bytes()), gate.node_root, gate.admin_root).routes
+    compiled = CompiledGate(build_gate_rules(gate, routes))
+    rule: str | None = compiled.strict_rule_for(path.encode("ascii"), method.encode("ascii"), upgrades)
     return rule
 
 

@@ -16,6 +16,7 @@ from operator import attrgetter
 from haproxy_py import channel
 from haproxy_py.config import Config
 from haproxy_py.control.checks import Checks
+from haproxy_py.control.declared import Declared
 from haproxy_py.control.drains import Drains
 from haproxy_py.control.log import Log
 from haproxy_py.control.tables import ReplicaKey, TableBuilder, TableError
@@ -43,6 +44,7 @@ class Routing:
         self.tables = tables
         self.discovery = Discovery(log.say, is_own, self._take)
         self.checks = Checks(log.say, self._take_health)
+        self.declared = Declared(log, self._take_health)
         self._config = config
         self._publish = publish
         self._log = log
@@ -74,6 +76,7 @@ class Routing:
         self._warn_of_gates()
         self.discovery.announce(self._found)
         self.checks.follow(self._found)
+        self.declared.follow(self._found)
         self.discovery.follow(self._config)
         self._note_complete()
 
@@ -86,6 +89,7 @@ class Routing:
         self.discovery.announce(found)
         self.discovery.follow(config)
         self.checks.follow(found)
+        self.declared.follow(found)
         return table
 
     @property
@@ -96,6 +100,7 @@ class Routing:
     async def close(self) -> None:
         """Discover and check no more. What was found last stays in the table."""
         await self.discovery.close()
+        await self.declared.close()
         await self.checks.close()
 
     def drain(self, instance: str, replica: str, *, force: bool) -> ReplicaEntry:
@@ -141,7 +146,11 @@ class Routing:
     def list_waits(self, waiting_for: tuple[str, ...], versions: Iterable[int]) -> tuple[str, ...]:
         """What must be found, and known to the workers, before the first traffic."""
         if self._complete_since is None:
-            return waiting_for or ("the replicas that were found are not in a table yet",)
+            return (
+                waiting_for
+                or tuple(self.declared.list_waits())
+                or ("the replicas that were found are not in a table yet",)
+            )
         if any(version < self._complete_since for version in versions):
             return ("the replicas that were found are not known to every worker yet",)
         return ()
@@ -158,20 +167,22 @@ class Routing:
             self._lagging.append((table.version, change))
             self._put(table, found, drains)
             self.checks.follow(found)
+            self.declared.follow(found)
         self.discovery.announce(found)
         self._note_complete()
 
     def _take_health(self) -> None:
-        """Replicas have become healthy or unhealthy."""
+        """Replicas have become healthy or unhealthy, or the flows of an instance declare something else."""
         table, drains = self._build(self._found, self._drains, self._config)
         self._put(table, self._found, drains)
+        self._note_complete()
 
     def _build(self, found: tuple[FoundInstance, ...], drains: Drains, config: Config) -> tuple[Table, Drains]:
         """The next table, and the drains it shows. Raises TableError, and then nothing has changed."""
         marked, drains = drains.mark(
             found, time.monotonic(), config.drain.deadline, is_complete=self._complete_since is not None
         )
-        return self.tables.build(self.checks.mark(marked)), drains
+        return self.tables.build(self.declared.mark(self.checks.mark(marked))), drains
 
     def _put(self, table: Table, found: tuple[FoundInstance, ...], drains: Drains) -> None:
         for instance, replica in sorted(self._drains.ordered - drains.ordered):
@@ -213,7 +224,7 @@ class Routing:
         )
 
     def _note_complete(self) -> None:
-        if self._complete_since is None and self.discovery.is_complete():
+        if self._complete_since is None and self.discovery.is_complete() and not self.declared.list_waits():
             self._complete_since = self.table.version
 
 

@@ -104,7 +104,7 @@ def _make_instance(found: FoundInstance, slot: int, slots: Mapping[ReplicaKey, i
         affinity=instance.balance.affinity,
         cookie=name_cookie(instance.name),
         replica_header=instance.replica_header,
-        gate=build_gate_rules(instance.gate),
+        gate=build_gate_rules(instance.gate, found.routes),
         timeouts=instance.timeouts,
         limits=instance.limits,
         retries=instance.retries,

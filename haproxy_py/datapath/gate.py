@@ -33,8 +33,13 @@ Rules, in the order in which they are asked:
 7. `deny`: a reading that begins with the segments of an entry is denied for the entry's methods (`deny_list`). `:name`
    stands for any one segment; `*` at the end adds nothing, as an entry closes its path and everything below.
 
-Methods count in rules 1, 6 and 7 only (GATE-6). The verdict does not depend on whether the instance is in HA mode: where
-it is not, a denial marks admin traffic, which then keeps to one replica.
+8. In strict mode (GATE-13) what rules 1 to 7 let pass must be declared: by the flows (`node_red.routes`) or by `allow`, whose
+   patterns all count here. A route is matched with the path as received, as Express does; where a path goes back by `..`
+   in any reading, what it resolves to must be declared as well. An upgrade needs a route for upgrades, because Node gives
+   none of them to Express. It is `not_declared` otherwise. As long as nothing is known, nothing passes.
+
+Methods count in rules 1, 6, 7 and 8 only (GATE-6). The verdict does not depend on whether the instance is in HA mode:
+where it is not, a denial by rules 1 to 7 marks admin traffic, which then keeps to one replica.
 
 Time and memory are linear in the length of the path, whatever it holds.
 """
@@ -42,10 +47,21 @@ Time and memory are linear in the length of the path, whatever it holds.
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cython.cimports.libc.stdlib import free, malloc
-from cython.cimports.libc.string import memchr, memcmp, memcpy
+from cython.cimports.libc.string import memchr, memcmp, memcpy, memset
 
 from haproxy_py.counters import GATE_RULES
 from haproxy_py.table import GateRules
+
+# Operations of a declared route, as `node_red.routes` makes them.
+FOLDED = cython.declare(cython.int, 0)
+EXACT = cython.declare(cython.int, 1)
+IN_SEGMENT = cython.declare(cython.int, 2)
+IN_SEGMENT_BUT = cython.declare(cython.int, 3)
+ANY = cython.declare(cython.int, 4)
+DIGIT = cython.declare(cython.int, 5)
+LOOP = cython.declare(cython.int, 8)
+MAYBE = cython.declare(cython.int, 16)
+MAX_STATES = cython.declare(cython.int, 256)
 
 # Verdicts as C constants, taken from the closed set that the counters are laid out by.
 EDITOR_PAGE = cython.declare(cython.int, GATE_RULES.index("editor_page"))
@@ -54,6 +70,7 @@ ADMIN_ROOT = cython.declare(cython.int, GATE_RULES.index("admin_root"))
 DASHBOARD_ADMIN = cython.declare(cython.int, GATE_RULES.index("dashboard_admin"))
 DASHBOARD_DEBUG = cython.declare(cython.int, GATE_RULES.index("dashboard_debug"))
 DENY_LIST = cython.declare(cython.int, GATE_RULES.index("deny_list"))
+NOT_DECLARED = cython.declare(cython.int, GATE_RULES.index("not_declared"))
 MAY_PASS = cython.declare(cython.int, -1)
 
 UNDERSCORE = cython.declare(cython.int, 0x5F)
@@ -111,6 +128,16 @@ class Gate:
         self.openers = tuple(
             (methods, pattern) for methods, pattern in patterns if self.denies_tree(_literal_prefix(pattern))
         )
+        self.patterns = tuple(patterns)
+        self.strict = rules.strict
+        self.knows_routes = not rules.strict or rules.routes is not None
+        below: dict = {}
+        for route in rules.routes or ():
+            first = _first_segment(route.operations)
+            item = (_in_bytes(route.methods), route.operations, route.upgrades, route.requests)
+            below.setdefault(first, []).append(item)
+        self.roving = tuple(below.pop(None, ()))
+        self.routes = {first: tuple(items) for first, items in below.items()}
 
     @cython.cfunc
     @cython.exceptval(-1, check=False)
@@ -161,6 +188,86 @@ class Gate:
         if self.is_resource(text, size, method):
             return self.judge_beside_names(text, size, method)
         return self.judge_reading(text, size, method)
+
+    def strict_rule_for(self, path: bytes, method: bytes, upgrades: bool = False) -> str | None:
+        """`rule_for`, and in strict mode what `judge_declared` adds."""
+        rule = self.rule_for(path, method)
+        if rule is not None or not self.strict:
+            return rule
+        verdict: cython.int = self.judge_declared(PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path), method, upgrades)
+        return None if verdict == MAY_PASS else GATE_RULES[verdict]
+
+    @cython.cfunc
+    @cython.exceptval(-2, check=False)
+    def judge_declared(
+        self, path: cython.p_const_char, size: cython.Py_ssize_t, method: bytes, upgrades: cython.bint
+    ) -> cython.int:
+        """GATE-13: NOT_DECLARED, or MAY_PASS. For what `judge` lets pass, in strict mode."""
+        text: cython.p_const_uchar = cython.cast(cython.p_const_uchar, path)
+        if self.allow and self.is_allowed(text, size, method):
+            return MAY_PASS
+        if self.patterns and matches_any(self.patterns, text, size, method):
+            return MAY_PASS
+        if not self.is_declared(text, size, method, upgrades):
+            return NOT_DECLARED
+        if is_plain(text, size) or self.resolved_are_declared(text, size, method, upgrades):
+            return MAY_PASS
+        return NOT_DECLARED
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def is_declared(
+        self, text: cython.p_const_uchar, size: cython.Py_ssize_t, method: bytes, upgrades: cython.bint
+    ) -> cython.bint:
+        """Whether a route of the flows matches."""
+        operations: bytes
+        for_upgrades: cython.bint
+        for_requests: cython.bint
+        if size < 1 or text[0] != b"/":
+            return False
+        first: bytes = PyBytes_FromStringAndSize(
+            cython.cast(cython.p_const_char, text + 1), segment_end(text, 1, size) - 1
+        )
+        for routes in (self.routes.get(first.lower()), self.roving):
+            if not routes:
+                continue
+            for methods, operations, for_upgrades, for_requests in routes:
+                if not (for_upgrades if upgrades else for_requests):
+                    continue
+                if fits(text, size, operations) and (not methods or method in methods):
+                    return True
+        return False
+
+    @cython.cfunc
+    @cython.exceptval(-1, check=False)
+    def resolved_are_declared(
+        self, path: cython.p_const_uchar, size: cython.Py_ssize_t, method: bytes, upgrades: cython.bint
+    ) -> cython.bint:
+        """Whether every reading that goes back by `..` ends at something that is declared."""
+        memory: cython.p_uchar = cython.cast(cython.p_uchar, malloc(2 * size + 1))
+        if memory is cython.NULL:
+            raise MemoryError
+        decoded: cython.p_uchar = memory
+        reading: cython.p_uchar = memory + size
+        kept: cython.Py_ssize_t
+        length: cython.Py_ssize_t
+        before: cython.Py_ssize_t
+        _decodings: cython.int
+        try:
+            if size > 0:
+                memcpy(decoded, path, size)
+            for _decodings in range(3):
+                kept = write_reading(reading, decoded, size, False)
+                length = write_reading(reading, decoded, size, True)
+                if length != kept and not self.is_declared(reading, length, method, upgrades):
+                    return False
+                before = size
+                size = decode_in_place(decoded, size)
+                if size == before:
+                    return True
+            return True
+        finally:
+            free(memory)
 
     @cython.cfunc
     @cython.exceptval(-2, check=False)
@@ -299,6 +406,19 @@ def _pattern(segments: list[str]) -> bytes:
     return "".join("/" + wildcards.get(segment[:1], segment) for segment in segments).encode()
 
 
+def _first_segment(operations: bytes) -> bytes | None:
+    """The first segment of what fits, in lower case; None if there are several."""
+    first = bytearray()
+    for at in range(2, len(operations), 2):
+        kind, octet = operations[at], operations[at + 1]
+        if octet == ord("/") and kind in (FOLDED, EXACT, FOLDED | MAYBE):
+            return bytes(first).lower()
+        if kind not in (FOLDED, EXACT):
+            return None
+        first.append(octet)
+    return bytes(first).lower()
+
+
 def _literal_prefix(pattern: bytes) -> bytes:
     """The segments before the first wildcard, in lower case."""
     ends = [end for end in (pattern.find(ONE_SEGMENT), pattern.find(ALL_BELOW)) if end >= 0]
@@ -424,6 +544,83 @@ def equals_pattern(text: cython.p_const_uchar, size: cython.Py_ssize_t, pattern:
         else:
             return False
     return at == size
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def fits(text: cython.p_const_uchar, size: cython.Py_ssize_t, operations: bytes) -> cython.bint:
+    """Whether a path fits operations. Every state is asked once per octet, so time is linear in the path.
+
+    `states[i]` says that the operations before the one of this number have fitted what was read.
+    """
+    signs: cython.p_const_uchar = cython.cast(cython.p_const_uchar, PyBytes_AS_STRING(operations))
+    count: cython.int = cython.cast(cython.int, PyBytes_GET_SIZE(operations) // 2)
+    now: cython.uchar[256]
+    after: cython.uchar[256]
+    low: cython.int = 0  # no state is set below, or above `high`
+    high: cython.int = 0
+    next_low: cython.int
+    next_high: cython.int
+    state: cython.int
+    target: cython.int
+    at: cython.Py_ssize_t
+    if count >= MAX_STATES:
+        return False
+    memset(cython.address(now[0]), 0, 256)
+    memset(cython.address(after[0]), 0, 256)
+    now[0] = 1
+    for at in range(size):
+        next_low = MAX_STATES
+        next_high = -1
+        state = low
+        while state <= high:  # `high` grows where an operation may be left out
+            if now[state]:
+                now[state] = 0
+                if state < count:
+                    if signs[2 * state] & (LOOP | MAYBE):
+                        now[state + 1] = 1
+                        if state + 1 > high:
+                            high = state + 1
+                    if fits_one(text[at], signs[2 * state] & 7, signs[2 * state + 1]):
+                        target = state if signs[2 * state] & LOOP else state + 1
+                        after[target] = 1
+                        if target < next_low:
+                            next_low = target
+                        if target > next_high:
+                            next_high = target
+            state += 1
+        if next_high < 0:
+            return False
+        for state in range(next_low, next_high + 1):
+            now[state] = after[state]
+            after[state] = 0
+        low = next_low
+        high = next_high
+    state = low
+    while state < count and state <= high:
+        if now[state] and signs[2 * state] & (LOOP | MAYBE):
+            now[state + 1] = 1
+            if state + 1 > high:
+                high = state + 1
+        state += 1
+    return now[count] != 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def fits_one(octet: cython.uchar, kind: cython.int, other: cython.uchar) -> cython.bint:
+    if kind == FOLDED:
+        return fold(octet) == other
+    if kind == EXACT:
+        return octet == other
+    if kind == IN_SEGMENT:
+        return octet != b"/"
+    if kind == IN_SEGMENT_BUT:
+        return octet != b"/" and fold(octet) != other
+    if kind == DIGIT:
+        return 0x30 <= octet <= 0x39
+    return kind == ANY
 
 
 @cython.cfunc

@@ -12,6 +12,7 @@ cdef class Request(Exchange):
     cdef int known_version  # of the routes that said so
 
     cdef int _verdict(self, Head head, Passage* passage) except? -1000
+    cdef int _judge_declared(self, Head head, Passage* passage) except? -1000
     cdef int find_instance(self, Passage* passage)
     cdef int judge(self, Head head, Passage* passage, Py_ssize_t head_size) except? -1000
     cdef Replica find_wanted(self, Head head, Passage* passage, bint* sticky)

@@ -138,6 +138,28 @@ class Request(Exchange):
                 instance.counts[_GATE_DENIED + verdict] += 1
                 self.denied_by = verdict
                 return -(GATE_DENIED + 1)
+            if instance.gate.strict:
+                return self._judge_declared(head, passage)
+        return 0
+
+    @cython.cfunc
+    @cython.exceptval(-1000, check=True)
+    def _judge_declared(self, head: Head, passage: cython.pointer(Passage)) -> cython.int:
+        """The strict gate: whether what is not denied is declared. 0, or -(reason + 1)."""
+        instance: Instance = self.instance
+        method: bytes = (
+            head.method[: head.method_size] if head.method_label == _OTHER_METHOD else _METHODS[head.method_label]
+        )
+        verdict: cython.int
+        if not instance.gate.knows_routes:
+            return -(DISCOVERY_PENDING + 1)
+        if passage.needs_slash:
+            verdict = instance.gate.judge_declared(b"/", 1, method, passage.upgrades)
+        else:
+            verdict = instance.gate.judge_declared(passage.path, passage.judged_size, method, passage.upgrades)
+        if verdict >= 0:
+            instance.counts[_GATE_DENIED + verdict] += 1
+            return -(GATE_DENIED + 1)
         return 0
 
     @cython.cfunc

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from haproxy_py.config import Instance
 from haproxy_py.config_values import spell_address
-from haproxy_py.table import ReplicaState
+from haproxy_py.table import DeclaredRoute, ReplicaState
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class FoundInstance:
     ha: bool  # where the settings say auto: what the Service says; True as long as nothing is known
     replicas: tuple[FoundReplica, ...]  # sorted by name, each name once
     discovered: bool = True  # False: the source of the replicas has not answered yet
+    routes: tuple[DeclaredRoute, ...] | None = None  # what its flows declare: control says so, not discovery
 
 
 def find_static(instance: Instance) -> FoundInstance:

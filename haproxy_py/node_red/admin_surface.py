@@ -16,7 +16,7 @@ from pathlib import Path
 
 from haproxy_py.config import Gate
 from haproxy_py.config_values import gate_rule
-from haproxy_py.table import GateRules
+from haproxy_py.table import DeclaredRoute, GateRules
 
 # The editor: its page's files, texts, libraries, stored credentials, and `/comms`, the WebSocket of the editor. Gone
 # with `disableEditor: true`, denied all the same. (`/`, the page itself, is a rule of its own.)
@@ -110,14 +110,16 @@ DENIED_PAIRS = OWN_PAIRS | _PACKAGES[1]
 """First two segments that do, where the first alone belongs to users."""
 
 
-def build_gate_rules(gate: Gate) -> GateRules:
-    """The rules of one instance, from its checked settings."""
+def build_gate_rules(gate: Gate, routes: tuple[DeclaredRoute, ...] | None = None) -> GateRules:
+    """The rules of one instance, from its checked settings and what its flows declare, which only strict mode asks."""
     return GateRules(
         admin_root=_split(gate.admin_root),
         names=DENIED_NAMES,
         pairs=DENIED_PAIRS,
         allow=tuple(gate_rule(entry) for entry in gate.allow),
         deny=tuple((methods, _split(path)) for methods, path in map(gate_rule, gate.deny)),
+        strict=gate.mode == "strict",
+        routes=routes if gate.mode == "strict" else None,
     )
 
 

@@ -591,7 +591,7 @@ def test_a_path_that_is_not_bytes_is_refused(wrong: object) -> None:
 
 def test_every_rule_has_a_path_that_it_denies() -> None:
     rules = {rule for _, rule in ROOT_VERDICTS if rule}
-    assert rules | {"admin_root", "deny_list"} == set(GATE_RULES)
+    assert rules | {"admin_root", "deny_list", "not_declared"} == set(GATE_RULES)
 
 
 # --- what Node-RED was seen to do -----------------------------------------------------------------------------------

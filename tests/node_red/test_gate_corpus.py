@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -235,10 +237,19 @@ async def replay(port: int, replica: RecordingReplica, rows: list[Row]) -> list[
     return [fault for outcome in outcomes for fault in outcome.find_faults(seen)] + faults
 
 
+@pytest.mark.parametrize("mode", ["deny", "strict"])
 @pytest.mark.parametrize("name", ADMIN_ROOTS)
-async def test_nothing_that_reached_the_admin_side_reaches_a_replica(name: str, tmp_path: Path) -> None:
+async def test_nothing_that_reached_the_admin_side_reaches_a_replica(name: str, mode: str, tmp_path: Path) -> None:
     async with RecordingReplica() as replica:
-        instance = describe_instance([replica.url], gate={"admin_root": ADMIN_ROOTS[name]})
+        gate: dict[str, Any] = {"admin_root": ADMIN_ROOTS[name], "mode": mode}
+        if mode == "strict":
+            flows = [
+                {"id": method, "type": "http in", "url": "/api/hello", "method": method}
+                for method in ("get", "post", "put", "delete")
+            ]
+            (tmp_path / "flows.json").write_text(json.dumps(flows))
+            gate["flows"] = {"file": str(tmp_path / "flows.json")}
+        instance = describe_instance([replica.url], gate=gate)
         proxy = ProxyProcess(tmp_path, [instance])
         await asyncio.to_thread(proxy.start)
         try:
