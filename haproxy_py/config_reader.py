@@ -138,7 +138,9 @@ def word(*words: str, later: dict[str, str] | None = None) -> Reader[str]:
 
 def boolean(node: Node, problems: Problems) -> bool | None:
     if not isinstance(node, Scalar) or node.kind != "boolean":
-        problems.add(node.place, f"expected true or false, found {describe(node)}")
+        is_quoted = isinstance(node, Scalar) and node.text.lower() in ("true", "false", "yes", "no", "on", "off")
+        advice = " in quotes: write it without" if is_quoted else ""
+        problems.add(node.place, f"expected true or false, found {describe(node)}{advice}")
         return None
     return is_true(node)
 

@@ -97,6 +97,10 @@ def read_tree(text: str, source: str, problems: Problems) -> Node:
     return _Conversion(source, problems).convert(document, "", 1)
 
 
+_VARIABLE = re.compile(r"\$\{\w+[^}]*\}")
+"""`${NAME}`, also with a default as a shell has it."""
+
+
 class _Loader(yaml.SafeLoader):
     """Composes nodes with their marks, and refuses to go deeper than `MAX_DEPTH`."""
 
@@ -137,6 +141,11 @@ class _Conversion:
             items = [self.convert(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(node.value)]
             return Sequence(tuple(items), place)
         self._check_tag(node.tag in _KINDS, node.tag, place)
+        if _VARIABLE.search(node.value):
+            # Taken as it stands it would be the name of a file or a host that nobody meant.
+            self._problems.add(
+                place, f"environment variables are not expanded, found {quote(node.value)}: write the value"
+            )
         return Scalar(node.value, _KINDS.get(node.tag, "text"), place)
 
     def _convert_mapping(self, node: yaml.MappingNode, place: Place, depth: int) -> Mapping:

@@ -5,6 +5,7 @@ Every one of them raises `UnacceptableError`, whose text says what was expected.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import ipaddress
 import json
@@ -297,11 +298,26 @@ def may_be_same(own: tuple[str, int], other: tuple[str, int]) -> bool:
 def _split_authority(text: str, expected: str) -> tuple[str, str | None]:
     """Host (IPv6 still in brackets) and port as written."""
     match = _AUTHORITY.fullmatch(text)
-    if match:
+    if match and not _is_bare_ipv6(text):
         return match[1], match[2]
     if text.count(":") > 1:
-        raise UnacceptableError(f"expected {expected}, found {quote(text)}: an IPv6 address stands in brackets, [::1]")
+        raise UnacceptableError(f"expected {expected}, found {quote(text)}: {_advise_brackets(text)}")
     raise UnacceptableError(f"expected {expected}, found {quote(text)}")
+
+
+def _is_bare_ipv6(text: str) -> bool:
+    """An address and a port without brackets, like `::1:8080`: an address as it stands, but meant to have a port."""
+    host, _, port = text.rpartition(":")
+    with contextlib.suppress(ValueError):
+        ipaddress.IPv6Address(host)
+        return port.isascii() and port.isdigit()
+    return False
+
+
+def _advise_brackets(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    example = f"[{host}]:{port}" if _is_bare_ipv6(text) else "[::1]"
+    return f"an IPv6 address stands in brackets, {example}"
 
 
 def _host(text: str) -> str:

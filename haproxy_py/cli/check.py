@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from haproxy_py.config import Config, Instance, KubernetesSelector
 from haproxy_py.config_file import ConfigError, load
 from haproxy_py.config_values import spell_address, spell_duration
-from haproxy_py.control.certificates import CertificateError, check_certificates
+from haproxy_py.control.certificates import check_certificates
 from haproxy_py.control.token import TokenError, find_token_file
 from haproxy_py.node_red.admin_surface import build_gate_rules, find_open_root
 from haproxy_py.node_red.open_editor import warn_of_open_editor
@@ -49,11 +49,12 @@ def run(args: argparse.Namespace) -> int:
     """Print the errors, or the summary."""
     try:
         config = load(args.file)
-        check_certificates(config)
-        if token_file := find_token_file(config.ops):
-            token_file.read()
-    except (ConfigError, CertificateError, TokenError) as error:
+    except ConfigError as error:
         print(error, file=sys.stderr)
+        return 2
+    if complaints := check_files(config):
+        for complaint in complaints:
+            print(f"{args.file}: {complaint}", file=sys.stderr)
         return 2
     print(f"{args.file} is right. {summarize(config)}")
     for warning in find_warnings(config):
@@ -71,6 +72,25 @@ def find_warnings(config: Config) -> list[str]:
         if warning := find_open_root(build_gate_rules(gate)):
             where.setdefault(warning, []).append(name)
     return [f"{_enumerate(names)}: {warning}" for warning, names in where.items()]
+
+
+def check_files(config: Config) -> list[str]:
+    """What is wrong with the files that the configuration names, all of it: each with its place."""
+    complaints = check_certificates(config)
+    if token_file := find_token_file(config.ops):
+        try:
+            token_file.read()
+        except TokenError as error:
+            complaints.append(str(error))
+    clusters = [
+        (f"instances[{i}].replicas", one.kubernetes.cluster) for i, one in enumerate(config.instances) if one.kubernetes
+    ]
+    if config.instances_from is not None:
+        clusters.append(("instances_from", config.instances_from.kubernetes.cluster))
+    for place, cluster in clusters:
+        if cluster.kubeconfig and not Path(cluster.kubeconfig).is_file():
+            complaints.append(f"{place}.kubernetes.kubeconfig: {cluster.kubeconfig} does not exist")
+    return complaints
 
 
 def summarize(config: Config) -> str:

@@ -83,18 +83,28 @@ class CertificateFiles:
         return facts
 
 
-def check_certificates(config: Config) -> None:
-    """Read those of all listeners. Raises CertificateError."""
+def check_certificates(config: Config) -> list[str]:
+    """Read those of all listeners. What is wrong with each, with its place."""
+    complaints = []
     for index, listen in enumerate(config.listen):
         if listen.tls is not None:
-            CertificateFiles(f"listen[{index}].tls", listen.tls).read()
+            try:
+                CertificateFiles(f"listen[{index}].tls", listen.tls).read()
+            except CertificateError as error:
+                complaints.append(str(error))
+    return complaints
 
 
 def _read_pair(certificate: Path, key: Path) -> Certificate:
     """Both files, checked to belong together. Raises CertificateError."""
-    parts = [_read(certificate)]
-    if key != certificate:
-        parts.append(_read(key))
+    parts, complaints = [], []
+    for path in dict.fromkeys((certificate, key)):
+        try:
+            parts.append(_read(path))
+        except CertificateError as error:
+            complaints.append(str(error))
+    if complaints:
+        raise CertificateError("; ".join(complaints))
     if b"ENCRYPTED" in parts[-1]:
         raise CertificateError(
             f"the private key in {key} is encrypted: store it without a password, readable by this user only"

@@ -129,3 +129,39 @@ def test_there_is_no_warning_where_the_admin_side_is_behind_a_prefix_or_open_any
     file.write_text(text)
     assert main(["check", str(file)]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_every_missing_file_is_named_at_once_with_its_place(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = file.parent
+    file.write_text(
+        "listen:\n"
+        "- {address: '127.0.0.1:8443', tls: {certificate: no.crt, key: no.key}}\n"
+        "- {address: '127.0.0.1:8444', tls: {certificate: other.pem}}\n"
+        "ops: {token_file: no-token}\n"
+        "instances_from: {kubernetes: {kubeconfig: no-kubeconfig}}\n"
+    )
+    assert main(["check", str(file)]) == 2
+    absent = "cannot be read: No such file or directory"
+    assert capsys.readouterr().err.splitlines() == [
+        f"{file}: listen[0].tls: {folder}/no.crt {absent}; {folder}/no.key {absent}",
+        f"{file}: listen[1].tls: {folder}/other.pem {absent}",
+        f"{file}: ops.token_file: {folder}/no-token {absent}",
+        f"{file}: instances_from.kubernetes.kubeconfig: {folder}/no-kubeconfig does not exist",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("listen: [{address: '::1:8080'}]", "an IPv6 address stands in brackets, [::1]:8080"),
+        (
+            "instances: [{name: a, retries: {resend: 'true'}}]",
+            'expected true or false, found "true" in quotes: write it without',
+        ),
+        ("ops: {token_file: '${HOME}/token'}", 'environment variables are not expanded, found "${HOME}/token"'),
+    ],
+)
+def test_the_advice_of_an_error_is_right(file: Path, capsys: pytest.CaptureFixture[str], entry: str, said: str) -> None:
+    file.write_text(f"{entry}\n")
+    assert main(["check", str(file)]) == 2
+    assert said in capsys.readouterr().err
