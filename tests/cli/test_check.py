@@ -154,6 +154,7 @@ def test_every_missing_file_is_named_at_once_with_its_place(file: Path, capsys: 
     ("entry", "said"),
     [
         ("listen: [{address: '::1:8080'}]", "an IPv6 address stands in brackets, [::1]:8080"),
+        ("listen: [{address: 'fd00::1:8080'}]", "an IPv6 address stands in brackets, [fd00::1]:8080"),
         (
             "instances: [{name: a, retries: {resend: 'true'}}]",
             'expected true or false, found "true" in quotes: write it without',
