@@ -3,7 +3,7 @@
 - The target is one of four forms (RFC 9112 section 3.2): origin-form and absolute-form are forwarded, `*` only for OPTIONS,
   authority-form belongs to CONNECT, which is refused (REQ-16 to REQ-19). Octets that are not visible ASCII, `#`, and a
   backslash in the path are refused (REQ-22): Node would read such a target in another way than it looks.
-- What is forwarded reads the same for everybody behind (REQ-24). Node's `url.parse` and `new URL(target, base)` take what
+- What is forwarded reads the same for everybody behind (REQ-25). Node's `url.parse` and `new URL(target, base)` take what
   stands behind a leading `//` for an authority: `//a@b/comms` is `/comms` to them, and `//a@[` makes them throw, which ends a
   process that does not expect it. So no path begins with `//`, in no form of target. The law, for every target that passes:
   none of `url.parse`, `new URL` and Express' `parseurl` throws; the path that each finds is the path that the gate judges, but
@@ -163,7 +163,7 @@ def _read_target(head: Head, passage: cython.pointer(Passage)) -> cython.int:
     if memchr(passage.path, 92, passage.judged_size) != cython.NULL:
         return -(BAD_TARGET + 1)  # REQ-22
     if passage.judged_size > 1 and passage.path[0] == 47 and passage.path[1] == 47:
-        return -(BAD_TARGET + 1)  # REQ-24
+        return -(BAD_TARGET + 1)  # REQ-25
     return 0
 
 

@@ -1,4 +1,4 @@
-"""REQ-24, the law of targets: whatever passes reads the same to the gate and to every parser behind it, none of which throws.
+"""REQ-25, the law of targets: whatever passes reads the same to the gate and to every parser behind it, none of which throws.
 
 A real Node reads what the proxy would forward: `url.parse`, `new URL` and the `parseurl` of both Express versions. TARGETS
 says how many that pass are made up for each Node (`make targets`: a million).
