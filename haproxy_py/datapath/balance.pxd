@@ -5,6 +5,7 @@ cdef Replica choose(Instance instance, Replica wanted, list tried, bint sticky, 
                     double now)
 cdef bint is_full(Instance instance, list tried, double now) noexcept
 cdef bint all_are_out(Instance instance, double now) noexcept
+cdef bint leaves_another(Instance instance, Replica first, Replica second) noexcept
 cdef bint may_eject(Instance instance, double now) noexcept
 cdef bint is_for_dashboard(const char* path, Py_ssize_t size) noexcept nogil
 cdef Replica by_cookie(Instance instance, const char* value, Py_ssize_t size)

@@ -76,6 +76,17 @@ def all_are_out(instance: Instance, now: cython.double) -> cython.bint:
 
 @cython.cfunc
 @cython.exceptval(check=False)
+def leaves_another(instance: Instance, first: Replica, second: Replica) -> cython.bint:
+    """Whether a replica would still be there if these two were not. One that this worker passes over may be back since."""
+    replica: Replica
+    for replica in instance.replicas:
+        if replica is not first and replica is not second:
+            return True
+    return False
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
 def may_eject(instance: Instance, now: cython.double) -> cython.bint:
     """Whether one more replica may be passed over for what its answers were like: at most half of them, never the last."""
     out: cython.int = 1

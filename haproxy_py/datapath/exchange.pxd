@@ -64,6 +64,10 @@ cdef class Exchange(ReplicaUser):
     cdef int attempts
     cdef bint reused
     cdef unsigned int evidence_key  # of its method and path
+    cdef Replica written_to  # whose connection died with the request, which was to be sent a second time then
+    cdef bint may_be_fatal  # that replica may have died, and of it
+    cdef double written_at  # monotonic seconds: when it was sent on a new connection
+    cdef bint asking  # being connected to that replica, to see whether it lives
     cdef bytes kept  # the request as it was sent, while it may be sent again; None: it may not
     # for the access log; None where it is off
     cdef tuple described

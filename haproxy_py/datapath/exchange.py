@@ -95,6 +95,9 @@ class Exchange(ReplicaUser):
         self.octets_out = 0
         self.attempts = 0
         self.reused = False
+        self.written_to = None
+        self.may_be_fatal = False
+        self.asking = False
         self.kept = None
         self.described = None
 
@@ -334,7 +337,7 @@ class Exchange(ReplicaUser):
 
     @cython.cfunc
     def count_trouble(self) -> cython.void:
-        """The replica failed the exchange: it is ejected when that happens again and again (RTY-11).
+        """The replica failed the exchange: it is ejected when that happens again and again (RTY-11), if it is to blame.
 
         One that was out and is tried again is out again at once. What a client can bring about by what it asks does not
         count (`evidence`).

@@ -28,6 +28,7 @@ cdef class Replica:
     cdef readonly int active  # exchanges
     cdef readonly int failures  # times in a row that it could not be reached or was ejected
     cdef int troubles  # exchanges in a row that it failed
+    cdef double lost_at  # monotonic seconds: when it ended a connection last
     cdef readonly double out_until  # monotonic seconds: it is passed over until then
     cdef Trial trial
     cdef double first_out  # seconds: how long it is out the first time

@@ -13,6 +13,7 @@ from haproxy_py import counters as layout
 
 _EJECTED = cython.declare(cython.int, layout.REPLICA_EJECTED)
 _EJECTIONS = cython.declare(cython.int, layout.REPLICA_EJECTIONS)
+_NEVER = cython.declare(cython.double, -1e9)  # seconds: long ago
 _MOST_DOUBLINGS = cython.declare(cython.int, 30)
 _LEAST_PART = cython.declare(cython.double, 0.01)  # of its weight: some work must come, or nothing would be known of it
 _IDLE_CONNECTIONS = cython.declare(cython.int, layout.REPLICA_IDLE_CONNECTIONS)
@@ -47,6 +48,7 @@ class Replica:
         self.draining = False
         self.healthy = True
         self.weight = 1
+        self.lost_at = _NEVER
 
     def set_weight(self, weight: cython.int) -> None:
         """How much of the work it gets, compared with the others."""

@@ -8,6 +8,7 @@ every other case it is closed.
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython.cimports.haproxy_py.datapath.context import Context
+from cython.cimports.haproxy_py.datapath.deadlines import monotonic
 from cython.cimports.haproxy_py.datapath.framing import CHUNKED, UNTIL_CLOSE, Body, frame_response
 from cython.cimports.haproxy_py.datapath.heads import (
     CONTENT_LENGTH,
@@ -165,6 +166,7 @@ class ReplicaConnection(Pooled):
             self.body.complete = True
             self.finish(False)
         elif self.phase == UNUSED:  # at once: `lost` comes only after whatever else is ready (RTY-2)
+            self.replica.lost_at = monotonic()
             self.replica.counts[_STALE] += 1
             self.replica.remove_idle(self)
             self.discard()
@@ -179,6 +181,7 @@ class ReplicaConnection(Pooled):
         self.phase = GONE
         self.context.spare.discard(self)
         if before == UNUSED:
+            self.replica.lost_at = monotonic()
             self.replica.counts[_STALE] += 1
             self.replica.remove_idle(self)
         elif before == AWAITING or before == ANSWERING:
@@ -444,6 +447,8 @@ class ReplicaConnection(Pooled):
         self.stream.abort()
         if user is not None:
             user.exchange_failed(self, reason)
+        if reason == UPSTREAM_CLOSED:  # told afterwards: of what others of its connections came to
+            self.replica.lost_at = monotonic()
 
     @cython.cfunc
     @cython.exceptval(check=False)

@@ -28,6 +28,7 @@ cdef class Request(Exchange):
     cdef send_pending(self)
     cdef send_on(self, ReplicaConnection connection)
     cdef bint may_wait(self)
+    cdef go_elsewhere(self)
     cdef void count_retry(self, int reason) noexcept
     cdef Replica choose_other(self, list tried)
     cdef bint may_serve(self, Replica replica)

@@ -3,6 +3,14 @@
 - A replica is chosen once per exchange; if there is no place at any, the request waits for one (`queue`). A second choice is made
   where nothing was sent (RTY-1), or where the request may be repeated and its connection died without an octet of an answer
   (RTY-3, RTY-4); it takes a place before those that wait, because its request came before theirs.
+- A request may be what ends the process that reads it. So it is written at most twice, to at most two processes, and never to the
+  last replica that works; an upgrade, like every request that may not be repeated, is written once:
+  - If a new connection died, its replica is connected to once more. Does it refuse, the process has ended, most likely of this
+    request, which then goes nowhere else. Does it accept, another replica gets the request (RTY-4).
+  - If a kept connection died, it was most likely closed for being idle, or its process was killed (RTY-3). Another replica gets
+    the request if there is one more besides; else it goes to the same replica, and nowhere else if that refuses.
+  - A new connection to a replica that had just ended others may have been in the queue of a process that was ending already:
+    another replica gets the request if there is one more besides; else it is as for any new connection.
 - What the data path asks of a request that it has not the octets of any more is kept: for the access log (`describe`), and to
   send it again (`kept`).
 """
@@ -11,7 +19,14 @@ import socket
 
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cython.cimports.haproxy_py.datapath.balance import all_are_out, by_cookie, choose, is_for_dashboard, is_full
+from cython.cimports.haproxy_py.datapath.balance import (
+    all_are_out,
+    by_cookie,
+    choose,
+    is_for_dashboard,
+    is_full,
+    leaves_another,
+)
 from cython.cimports.haproxy_py.datapath.context import Context
 from cython.cimports.haproxy_py.datapath.count import observe
 from cython.cimports.haproxy_py.datapath.deadlines import monotonic
@@ -47,6 +62,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
     REPLICAS_FULL,
     RETRY_BUDGET,
     TOO_MANY_FIELDS,
+    UPSTREAM_CLOSED,
     URI_TOO_LONG,
 )
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection
@@ -69,6 +85,9 @@ _RETRY_REUSED = cython.declare(cython.int, layout.RETRIES.index("reused_closed")
 _RETRY_NEW = cython.declare(cython.int, layout.RETRIES.index("new_closed"))
 _RETRY_BUDGET = cython.declare(cython.int, layout.RETRIES.index("over_budget"))
 _YOUNG = cython.declare(cython.double, 1.0)  # KAL-5: seconds idle; younger ones serve any request
+_ENDING = cython.declare(
+    cython.double, 1.0
+)  # seconds for which a process that has ended connections may be ending itself
 _ANY_AGE = cython.declare(cython.double, -1.0)
 
 
@@ -223,13 +242,23 @@ class Request(Exchange):
 
     @cython.cfunc
     def choose_other(self, tried: list) -> Replica:
-        """A second choice, of what the table names now: it may have changed since the first."""
+        """A second choice, of what the table names now: it may have changed since the first.
+
+        Never the replica that the request was written to, and none after which no other would be left.
+        """
         queue: Queue = self.instance.queue
         instance: Instance = queue.instance
+        now: cython.double = self.context.clock.now
+        replica: Replica
         if instance is None:  # it has left
             return None
         self.instance = instance
-        return choose(instance, None, tried, self.sticky, False, self.context.random(), self.context.clock.now)
+        if self.written_to is not None:
+            tried = [*tried, self.written_to]
+        replica = choose(instance, None, tried, self.sticky, False, self.context.random(), now)
+        if replica is not None and self.may_be_fatal and not leaves_another(instance, self.written_to, replica):
+            return None
+        return replica
 
     @cython.cfunc
     def may_serve(self, replica: Replica) -> cython.bint:
@@ -330,7 +359,7 @@ class Request(Exchange):
     def is_replayable(self, head: Head, size: cython.Py_ssize_t) -> cython.bint:
         """RTY-9: whether the request may be sent twice, with a body that is small enough to be kept."""
         label: cython.int = head.method_label
-        if not self.instance.resends:
+        if self.upgrading or not self.instance.resends:
             return False
         if not (label == 0 or label == 1 or 3 <= label <= 4 or label == 6):  # GET, HEAD, PUT, DELETE, OPTIONS
             return False
@@ -455,8 +484,9 @@ class Request(Exchange):
     def change_replica(self, tried: list, reason: cython.int) -> Replica:
         """Connecting to a replica failed and nothing was sent: the next one, or None (RTY-1)."""
         replica: Replica
+        returns: cython.bint = self.written_to is self.replica
         self.release_replica()
-        if self.attempts >= self.instance.max_attempts:
+        if returns or self.attempts >= self.instance.max_attempts:
             return None
         replica = self.choose_other(tried)
         if replica is None:
@@ -470,6 +500,11 @@ class Request(Exchange):
         """The connection stands."""
         self.dial = None
         self.connect_seconds = seconds
+        if self.asking:
+            connection.discard()  # not kept: it has proved nothing but that somebody listens
+            self.go_elsewhere()
+            return
+        self.written_at = monotonic()
         self.send_on(connection)
 
     @cython.cfunc
@@ -477,6 +512,11 @@ class Request(Exchange):
         """No replica could be connected to. One that is only full is waited for."""
         self.dial = None
         self.release_replica()
+        if self.asking:
+            self.asking = False
+            self.refuse(UPSTREAM_CLOSED, 0)
+            self.go_on()
+            return
         if (reason == CONNECT_FAILED or reason == CONNECT_TIMEOUT) and self.may_wait():
             self.wait_for_place(self.pending, self.pending_size, True)
             return
@@ -492,6 +532,7 @@ class Request(Exchange):
         instance: Instance = queue.instance
         return (
             instance is not None
+            and self.written_to is None
             and self.attempts < instance.max_attempts
             and queue.size < instance.max_queue
             and is_full(instance, None, self.context.clock.now)
@@ -501,36 +542,56 @@ class Request(Exchange):
 
     @cython.cfunc
     def try_again(self, connection: ReplicaConnection) -> cython.bint:
-        """The connection died before any octet of an answer: send the request once more, on a new connection.
-
-        To another replica if there is one (RTY-4); to the same only if the connection had been kept, because then it was most
-        likely closed for being idle (RTY-3).
+        """The connection died before any octet of an answer: send the request once more, on a new connection, or ask first
+        whether its replica lives. False: it may not be sent again.
         """
-        context: Context = self.context
         kept: bytes = self.kept
         replica: Replica
         self.kept = None  # once
         if kept is None:
             return False
-        replica = self.choose_other([self.replica])
+        self.written_to = self.replica
+        was_ending: cython.bint = self.replica.lost_at <= self.written_at < self.replica.lost_at + _ENDING
+        self.may_be_fatal = self.reused or was_ending
+        replica = self.choose_other([])
+        if replica is None and was_ending and not self.reused:
+            self.may_be_fatal = False
+            replica = self.choose_other([])
         if replica is None:
             if not self.reused or not self.may_serve(self.replica):
                 return False
             replica = self.replica
-        if not self.instance.retries.take(context.clock.now):
+        if not self.instance.retries.take(self.context.clock.now):
             self.count_retry(_RETRY_BUDGET)
             self.refuse(RETRY_BUDGET, 0)
             self.go_on()
             return True
-        self.count_retry(_RETRY_REUSED if self.reused else _RETRY_NEW)
-        self.reused = False
-        self.release_replica()
-        self.go_to(replica)
+        if self.may_be_fatal:
+            self.count_retry(_RETRY_REUSED if self.reused else _RETRY_NEW)
+            self.reused = False
+            self.release_replica()
+            self.go_to(replica)
+        else:
+            self.asking = True
         self.dial_replica([kept], PyBytes_GET_SIZE(kept))
         self.choose_deadline()
         if self.stage == BODY:
             self.update_reading()
         return True
+
+    @cython.cfunc
+    def go_elsewhere(self):
+        """The replica lives, whose new connection died: another gets the request."""
+        replica: Replica = self.choose_other([])
+        self.asking = False
+        self.release_replica()
+        if replica is None:
+            self.refuse(UPSTREAM_CLOSED, 0)
+            self.go_on()
+            return
+        self.count_retry(_RETRY_NEW)
+        self.go_to(replica)
+        self.dial_replica(self.pending, self.pending_size)
 
     @cython.cfunc
     @cython.exceptval(check=False)

@@ -22,11 +22,11 @@ AT_ONCE = 0.25
 
 
 def is_excused(failure: Result) -> bool:
-    """A POST that was on the replica when it died: nobody can say whether it was carried out."""
-    return failure.method == "POST" and (failure.status, failure.detail) == (502, "upstream_closed")
+    """A request that was on the replica when it died: a POST may have been carried out, any other may have been the cause."""
+    return (failure.status, failure.detail) == (502, "upstream_closed")
 
 
-def test_kill_9_of_one_of_three_costs_at_most_the_posts_it_had(
+def test_kill_9_of_one_of_three_costs_at_most_posts_and_what_was_on_new_connections(
     tmp_path: Path, extent: Extent, figures: Figures
 ) -> None:
     times = extent.choose(5, 30)
@@ -45,8 +45,10 @@ def test_kill_9_of_one_of_three_costs_at_most_the_posts_it_had(
         failures = load.list_failures(since=ready)
         assert [failure for failure in failures if not is_excused(failure)] == []
         assert len(failures) <= times * 8  # one thread has one request
+        # On a new connection, which few are: it is not sent to another replica, or a request could end them all.
+        assert sum(failure.method != "POST" for failure in failures) <= times
     figures.add(
-        f"kill -9 of one of {COUNT} replicas, {times} times: {load.total} requests, {len(failures)} POSTs lost with "
+        f"kill -9 of one of {COUNT} replicas, {times} times: {load.total} requests, {len(failures)} lost with "
         "their replica, nothing else failed"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -564,3 +565,106 @@ async def test_path_that_no_longer_has_an_answer_loses_its_credit_rty_11() -> No
             async with await worker.open() as client:
                 assert await status_of(client, "GET") == (502 if turn else 200)
         assert count_all(worker, counters.REPLICA_EJECTIONS) == 0
+
+
+# --- a request that ends the process which reads it ---
+
+
+class Fatal:
+    """A replica whose process ends when it is asked for `/die`: its port closes, and then its connections are reset."""
+
+    def __init__(self) -> None:
+        self.replica = ScriptedReplica(self._serve)
+        self.died = 0
+        self._stopping: asyncio.Task[None] | None = None
+
+    async def _serve(self, wire: Wire, number: int) -> None:
+        while True:
+            head = await wire.read_head()
+            if b" /die " in head.partition(b"\r\n")[0]:
+                self.died += 1
+                self._stopping = asyncio.create_task(self.replica.stop())
+                await asyncio.Event().wait()
+            wire.send(OK)
+
+
+@contextlib.asynccontextmanager
+async def run_fatal(count: int) -> AsyncIterator[tuple[InnerWorker, list[Fatal]]]:
+    fatal = [Fatal() for _ in range(count)]
+    async with contextlib.AsyncExitStack() as stack:
+        urls = [(await stack.enter_async_context(each.replica)).url for each in fatal]
+        yield await stack.enter_async_context(InnerWorker(urls)), fatal
+
+
+async def ask_to_die(worker: InnerWorker, lines: str = "") -> int:
+    async with await worker.open() as client:
+        return (await client.ask(f"GET /die HTTP/1.1\r\nHost: test\r\n{lines}\r\n".encode()))[0]
+
+
+async def warm(worker: InnerWorker, count: int) -> None:
+    """Have a kept connection at each replica."""
+    for _ in range(count):
+        async with await worker.open() as client:
+            assert await status_of(client, "GET") == 200
+
+
+@pytest.mark.parametrize("count", [2, 4])
+async def test_request_that_ends_a_process_on_a_new_connection_ends_no_other(count: int) -> None:
+    async with run_fatal(count) as (worker, fatal):
+        assert await ask_to_die(worker) == 502
+        assert sum(each.died for each in fatal) == 1
+        assert worker.list_replies() == {"upstream_closed": 1}
+
+
+async def test_request_that_ends_a_process_on_a_kept_connection_ends_one_other_at_most() -> None:
+    async with run_fatal(4) as (worker, fatal):
+        await warm(worker, 4)
+        assert await ask_to_die(worker) == 502
+        assert sum(each.died for each in fatal) == 2
+
+
+async def test_request_that_ends_a_process_never_gets_to_the_last_that_works() -> None:
+    async with run_fatal(2) as (worker, fatal):
+        await warm(worker, 2)
+        assert await ask_to_die(worker) in (502, 503)
+        assert sum(each.died for each in fatal) == 1
+        async with await worker.open() as client:
+            assert await status_of(client, "GET") == 200
+
+
+@pytest.mark.parametrize("warmed", [0, 4])
+async def test_upgrade_is_never_sent_twice(warmed: int) -> None:
+    key = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+    async with run_fatal(4) as (worker, fatal):
+        await warm(worker, warmed)
+        assert await ask_to_die(worker, f"Connection: Upgrade\r\nUpgrade: websocket\r\n{key}") == 502
+        assert sum(each.died for each in fatal) == 1
+        assert count_retries(worker) == {}
+
+
+async def test_request_whose_kept_connection_dies_with_its_replica_is_answered_by_another() -> None:
+    """A process that is killed, by whatever: it costs no request that may be repeated, where two more work."""
+    asked = asyncio.Event()
+
+    async def hang(wire: Wire, number: int) -> None:
+        await wire.read_head()
+        wire.send(OK)
+        await wire.read_head()
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with (
+        ScriptedReplica(hang) as killed,
+        ScriptedReplica(answer_each()) as one,
+        ScriptedReplica(answer_each()) as two,
+        InnerWorker([killed.url, one.url, two.url]) as worker,
+    ):
+        await warm(worker, 3)
+        clients = [await worker.open() for _ in range(3)]
+        for client in clients:
+            client.send(make_request("GET"))
+        await asyncio.wait_for(asked.wait(), 10)
+        await killed.stop()
+        for client in clients:
+            assert (await client.read_answer())[0] == 200
+            await client.close()
