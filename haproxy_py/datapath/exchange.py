@@ -43,7 +43,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
 )
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection, ReplicaUser
 from cython.cimports.haproxy_py.datapath.routes import Instance
-from cython.cimports.haproxy_py.datapath.tunnel import Tunnel, is_closed_by_gate
+from cython.cimports.haproxy_py.datapath.tunnel import Tunnel, find_denial
 from cython.cimports.haproxy_py.datapath.writer import Writer, write_hex
 
 from haproxy_py import counters as layout
@@ -254,7 +254,9 @@ class Exchange(ReplicaUser):
             self.refuse(BAD_UPGRADE, 0)
             self.go_on()
             return
-        if is_closed_by_gate(self.instance, self.judged_path, self.judged_method):  # since the request came
+        denied_by: cython.int = find_denial(self.instance, self.judged_path, self.judged_method)
+        if denied_by >= 0:  # since the request came
+            self.denied_by = denied_by
             connection.detach()
             self.upstream = None
             self.refuse(GATE_DENIED, 0)

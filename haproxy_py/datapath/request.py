@@ -178,6 +178,7 @@ class Request(Exchange):
             verdict = instance.gate.judge_declared(passage.path, passage.judged_size, method, passage.upgrades)
         if verdict >= 0:
             instance.counts[_GATE_DENIED + verdict] += 1
+            self.denied_by = verdict
             return -(GATE_DENIED + 1)
         return 0
 

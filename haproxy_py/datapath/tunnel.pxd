@@ -20,7 +20,7 @@ cdef class Tunnel(Timed):
     cdef end(self, str ended_by)
     cdef ended(self, TunnelEnd which, str ended_by, int problem)
 
-cdef bint is_closed_by_gate(Instance instance, bytes path, bytes method) except? -1
+cdef int find_denial(Instance instance, bytes path, bytes method) except? -2
 
 cdef class TunnelEnd(StreamUser):
     cdef Tunnel tunnel

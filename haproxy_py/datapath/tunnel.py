@@ -28,14 +28,21 @@ _CLIENT_CONNECTIONS = cython.declare(cython.int, layout.WORKER_CLIENT_CONNECTION
 
 
 @cython.cfunc
-@cython.exceptval(-1, check=True)
-def is_closed_by_gate(instance: Instance, path: bytes, method: bytes) -> cython.bint:
-    """Whether the newest table keeps what this instance once let pass from its clients. One that has left keeps nothing."""
+@cython.exceptval(-2, check=True)
+def find_denial(instance: Instance, path: bytes, method: bytes) -> cython.int:
+    """The rule by which the newest table denies an upgrade that this instance once let pass, or -1.
+
+    An instance that has left denies nothing, nor does a strict gate as long as it does not know what the flows declare.
+    """
     queue: Queue = instance.queue
     newest: Instance = queue.instance
+    verdict: cython.int
     if newest is None or not newest.ha:
-        return False
-    return newest.gate.judge(PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path), method) >= 0
+        return -1
+    verdict = newest.gate.judge(PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path), method)
+    if verdict < 0 and newest.gate.strict and newest.gate.knows_routes:
+        verdict = newest.gate.judge_declared(PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path), method, True)
+    return verdict
 
 
 @cython.final
@@ -127,7 +134,7 @@ class Tunnel(Timed):
 
     def obey_gate(self) -> None:
         """The gate has changed: what it would refuse now ends."""
-        if not self.ended_by and is_closed_by_gate(self.instance, self.path, self.method):
+        if not self.ended_by and find_denial(self.instance, self.path, self.method) >= 0:
             self.end("PT")
 
     def drain(self) -> None:

@@ -125,7 +125,7 @@ def build_gate_rules(gate: Gate, routes: tuple[DeclaredRoute, ...] | None = None
 
 def find_open_root(rules: GateRules) -> str | None:
     """What to warn of where a gate in HA mode has to know every admin route by name; None if it does not."""
-    if rules.admin_root:
+    if rules.admin_root or rules.strict:
         return None
     return (
         "gate.admin_root is /: the admin routes of Node-RED and of known packages are closed, those of any other installed "
