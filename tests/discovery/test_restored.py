@@ -51,6 +51,7 @@ class Followed:
         self.task.cancel()
         await asyncio.wait([self.task])
         await self.api.close()
+        await asyncio.sleep(0)  # a transport that was closed lets go of its socket in the next turn of the loop
 
     async def wait_for(self, *names: str) -> None:
         async with asyncio.timeout(20):
