@@ -1,7 +1,7 @@
 """The admin surface of Node-RED: the paths below the admin root that edit, inspect or fire flows.
 
 Lists of what a Node-RED with its usual packages registers (core 4.1 and 5.0 measured, packages read; the long tail of
-packages stands in `package_routes.json`, which `tools/renew_package_routes.py` writes), and how these lists and an
+packages stands in `package_routes.json`, which `tests/gate_corpus/renew_package_routes.py` writes), and how these lists and an
 operator's `gate` settings become the rules that a gate applies. How a path is read and compared with the rules stands
 in `haproxy_py.datapath.gate`.
 

@@ -1,8 +1,8 @@
 """Renews `haproxy_py/node_red/package_routes.json`: the admin routes of popular Node-RED packages.
 
-    .venv/bin/python tools/renew_package_routes.py FOLDER…            scan packages that are already there
-    .venv/bin/python tools/renew_package_routes.py --install NAME…    npm installs these first, into a temporary folder
-    .venv/bin/python tools/renew_package_routes.py --install          the same for every package that the file names
+    python tests/gate_corpus/renew_package_routes.py FOLDER…            scan packages that are already there
+    python tests/gate_corpus/renew_package_routes.py --install NAME…    npm installs these first, into a temporary folder
+    python tests/gate_corpus/renew_package_routes.py --install          the same for every package that the file names
 
 Only facts are kept: names, versions, methods and paths. No package's install script runs, and nothing of it is started.
 What was seen in a running router, or reported by somebody, stays until it is taken out by hand: a scan can miss it.
@@ -22,7 +22,7 @@ from typing import Any
 
 from haproxy_py.node_red.package_scan import Package, scan
 
-LIST = Path(__file__).resolve().parents[1] / "haproxy_py" / "node_red" / "package_routes.json"
+LIST = Path(__file__).resolve().parents[2] / "haproxy_py" / "node_red" / "package_routes.json"
 BATCH = 20  # packages that are installed together; a batch that npm refuses is left out and named
 INSTALL_TIMEOUT = 600.0  # seconds for one batch
 
