@@ -29,6 +29,17 @@ def describe_change(before: FoundInstance | None, after: FoundInstance) -> Itera
     if before is None and not after.settings.static:
         hosts = ", ".join(after.settings.hosts[:SHOWN]) or "any host"
         yield "info", f"instance {name} for {hosts} is served"
+    yield from describe_mode(before, after)
+    if not after.discovered:
+        return
+    if before is not None and before.discovered and before.replicas == after.replicas:
+        return
+    yield from _describe_replicas(before, after)
+
+
+def describe_mode(before: FoundInstance | None, after: FoundInstance) -> Iterator[tuple[str, str]]:
+    """The same of HA mode alone, which configuration files switch, too."""
+    name = after.settings.name
     if before.ha != after.ha if before else after.settings.ha is None:
         mode = (
             "on, the editor and the admin API are closed" if after.ha else "off, the editor and the admin API are open"
@@ -37,11 +48,6 @@ def describe_change(before: FoundInstance | None, after: FoundInstance) -> Itera
     warning = warn_of_open_editor(ha=after.ha, replicas=len(after.replicas))
     if warning and not (before and warn_of_open_editor(ha=before.ha, replicas=len(before.replicas))):
         yield "warning", f"instance {name}: {warning}"
-    if not after.discovered:
-        return
-    if before is not None and before.discovered and before.replicas == after.replicas:
-        return
-    yield from _describe_replicas(before, after)
 
 
 def _describe_replicas(before: FoundInstance | None, after: FoundInstance) -> Iterator[tuple[str, str]]:

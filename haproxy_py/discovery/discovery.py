@@ -20,7 +20,7 @@ from haproxy_py.config import Cluster, Config, DnsName, Instance, KubernetesServ
 from haproxy_py.config_file import MAX_INSTANCE_REPLICAS, MAX_INSTANCES
 from haproxy_py.discovery.api import Api
 from haproxy_py.discovery.bundle import Bundle
-from haproxy_py.discovery.changes import describe_change, list_changes
+from haproxy_py.discovery.changes import describe_change, describe_mode, list_changes
 from haproxy_py.discovery.feed import Feed
 from haproxy_py.discovery.found import FoundInstance, find_static
 from haproxy_py.discovery.keep import KEEP_FOR, Memory, remember
@@ -324,10 +324,13 @@ class Discovery:
         self._found = found
         changes: list[str] = []
         for name, one in after.items():
-            if not one.settings.static and one is not before.get(name):
+            if one is before.get(name):
+                continue
+            describe = describe_mode if one.settings.static else describe_change
+            if not one.settings.static:
                 changes += list_changes(before.get(name), one)
-                for level, text in describe_change(before.get(name), one):
-                    self._say(level, text)
+            for level, text in describe(before.get(name), one):
+                self._say(level, text)
         self.records.changes.update(changes or ["none"])
         for name in before.keys() - after.keys() - {NO_INSTANCE}:
             self._say("info", f"instance {name} is gone: its Service, or its place in the configuration")

@@ -115,6 +115,16 @@ def test_address_may_be_widened_and_narrowed(start: Start, reload: Reload) -> No
         assert is_open(port)
 
 
+def test_switch_of_ha_mode_in_a_file_is_logged_as_what_it_does_to_the_editor(start: Start, reload: Reload) -> None:
+    control = start()
+    control.expect_ready()
+    reload(control, FILE.replace("ha: true", "ha: false"))
+    control.expect(r" info  instance one: editor open: HA mode is off, the editor and the admin API are open$")
+    control.expect(r" warning instance one: the editor is open over 2 replicas: ")
+    reload(control, FILE)
+    control.expect(r" info  instance one: editor closed: HA mode is on, the editor and the admin API are closed$")
+
+
 def test_limit_of_connections_and_access_log_reach_the_workers(start: Start, reload: Reload) -> None:
     control = start()
     control.expect_ready()
