@@ -31,7 +31,7 @@ REASONS = (
     "unsupported_coding", "connect_failed", "upstream_closed", "bad_response", "response_head_too_large", "bad_upgrade",
     "loop_detected", "retry_budget", "discovery_pending", "no_replica", "replicas_full", "connect_timeout",
     "response_timeout", "version_not_supported", "client_stalled", "options_answered",
-    "queue_timeout",
+    "queue_timeout", "unknown_host",
 )  # fmt: skip
 """The closed set of reasons for which the proxy itself ended an exchange. An index here is a cell of the instance block."""
 

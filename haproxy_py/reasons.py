@@ -3,12 +3,15 @@
 The rules are those of `http-intermediary` sections 11 and 12. A reason is one word of the closed set
 `counters.REASONS`, in the same order: the answer's body, `Proxy-Status`, the access log and the metric label all carry
 it. A message is one sentence that says what is wrong and, where the client can do something, what. It never holds an
-address, the name of a replica, or anything from the request.
+address or the name of a replica, and of the request nothing but the host that no instance has.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+HOST = "\x01"
+"""Stands in a message for the request's host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,12 @@ REASONS: dict[str, Reason] = {
         503,
         "connection_limit_reached",
         "Every replica of this instance stayed at its limit while the request waited: try again in a moment.",
+    ),
+    # RFC 9110 section 15.5.20
+    "unknown_host": Reason(
+        421,
+        "destination_not_found",
+        f"No instance of this proxy serves the host {HOST}: check its spelling, or add it to the hosts of an instance.",
     ),
 }
 """In the order of `counters.REASONS`."""

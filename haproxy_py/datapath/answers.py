@@ -2,7 +2,7 @@
 
 What each reason means stands in `haproxy_py.reasons`, the pages in `haproxy_py.pages`. An answer is HTML for a browser (the
 client takes text/html) and JSON for everybody else, and carries the same word in its body and in Proxy-Status (RFC 9209). It
-says nothing of the request but its id, and nothing of replicas.
+says nothing of the request but its id and a host that no instance has, and nothing of replicas.
 """
 
 import http
@@ -19,6 +19,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
     QUEUE_TIMEOUT,
     REPLICAS_FULL,
     RESPONSE_TIMEOUT,
+    UNKNOWN_HOST,
 )
 from cython.cimports.haproxy_py.datapath.writer import Writer
 
@@ -54,6 +55,7 @@ def may_persist(reason: cython.int) -> cython.bint:
         or CONNECT_FAILED <= reason <= REPLICAS_FULL
         or REPLICAS_FULL < reason <= RESPONSE_TIMEOUT
         or reason == QUEUE_TIMEOUT
+        or reason == UNKNOWN_HOST
     )
 
 
@@ -90,7 +92,11 @@ class Template:
                 denial = pages.DENIALS[rule]
                 said |= {"message": f"{denial.title}.", "rule": rule, "hint": denial.hint}
             body = json.dumps(said | {"request_id": "ID"}).replace('"ID"', f'"{_MARK}"') + "\n"
+        body = body.replace(json.dumps(reasons.HOST)[1:-1], reasons.HOST)
         before, _, after = body.partition(_MARK)
+        if reasons.HOST in before:
+            first, _, before = before.partition(reasons.HOST)
+            self.first = first.encode()
         self.fields = ("\r\n".join(fields) + "\r\nContent-Length: ").encode()
         self.before = before.encode()
         self.after = after.encode()
@@ -112,12 +118,15 @@ def write_answer(
     to_head_request: cython.bint,
     request_id: cython.p_const_char,
     request_id_size: cython.int,
+    host: bytes,
 ):
     """Write a whole answer into the context's writer.
 
     `rule` is that of the gate, where the reason is its denial. `instance` may be the empty string; the request id holds
-    nothing that needs escaping (FWD-13).
+    nothing that needs escaping (FWD-13). `host` counts only for a reason whose message names it: it has been measured, so
+    nothing in it needs escaping in JSON (REQ-14).
     """
+    size: cython.Py_ssize_t
     writer: Writer = context.writer
     key: tuple = (reason, rule, instance, status, html, closing)
     template: Template = _templates.get(key)
@@ -125,16 +134,23 @@ def write_answer(
         template = Template(name_of(reason), counters.GATE_RULES[rule], instance, status, html, closing)
         if len(_templates) < _MAX_TEMPLATES:
             _templates[key] = template
+    size = PyBytes_GET_SIZE(template.before)
+    if size > 0:
+        size += request_id_size + PyBytes_GET_SIZE(template.after)
+    if template.first is not None:
+        if html:
+            host = pages.escape(host.decode("ascii"))
+        size += PyBytes_GET_SIZE(template.first) + PyBytes_GET_SIZE(host)
     writer.clear()
     writer.put_bytes(template.fields)
-    if PyBytes_GET_SIZE(template.before):
-        writer.put_number(PyBytes_GET_SIZE(template.before) + request_id_size + PyBytes_GET_SIZE(template.after))
-    else:
-        writer.put_number(0)
+    writer.put_number(size)
     writer.put(b"\r\n", 2)
     writer.put_bytes(context.date_line)
     writer.put(b"\r\n", 2)
-    if not to_head_request and PyBytes_GET_SIZE(template.before):
+    if not to_head_request and size > 0:
+        if template.first is not None:
+            writer.put_bytes(template.first)
+            writer.put_bytes(host)
         writer.put_bytes(template.before)
         writer.put(request_id, request_id_size)
         writer.put_bytes(template.after)

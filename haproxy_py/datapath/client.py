@@ -46,6 +46,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
     METHOD_NOT_SUPPORTED,
     NONE,
     QUEUE_TIMEOUT,
+    UNKNOWN_HOST,
 )
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection
 from cython.cimports.haproxy_py.datapath.request import Request
@@ -257,7 +258,8 @@ class ClientConnection(Request):
                 else:
                     trusted = None
         if context.log is not None:
-            self.describe(head, cython.address(passage) if reason == 0 else cython.NULL, client)
+            known: cython.bint = reason == 0 or reason == -(UNKNOWN_HOST + 1)  # where the target leads
+            self.describe(head, cython.address(passage) if known else cython.NULL, client)
         if reason < 0:
             if -reason - 1 == METHOD_NOT_SUPPORTED and head.method_size == 7:
                 # A CONNECT is refused with 501 for good (REQ-19), a TRACE with 405 (REQ-20), for the same reason.

@@ -30,6 +30,7 @@ cdef class Exchange(ReplicaUser):
     cdef bint blocked  # the client takes the answer slower than it comes
     # per exchange: the request
     cdef Instance instance
+    cdef bytes unknown_host  # without its port; counts only where the reason is UNKNOWN_HOST
     cdef int version
     cdef int method  # index in counters.METHODS
     cdef bint to_head_request

@@ -381,6 +381,7 @@ class Exchange(ReplicaUser):
             self.to_head_request,
             self.request_id,
             self.request_id_size,
+            self.unknown_host,
         )
         self.status = status
         self.octets_out += self.context.writer.used

@@ -37,4 +37,5 @@ cpdef enum Reason:
     CLIENT_STALLED
     OPTIONS_ANSWERED
     QUEUE_TIMEOUT
+    UNKNOWN_HOST
     NONE = 99

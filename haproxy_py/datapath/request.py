@@ -51,7 +51,6 @@ from cython.cimports.haproxy_py.datapath.passage import Passage
 from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.queue import Queue
 from cython.cimports.haproxy_py.datapath.reason import (
-    BAD_HOST,
     BODY_TOO_LARGE,
     CONNECT_FAILED,
     CONNECT_TIMEOUT,
@@ -62,6 +61,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
     REPLICAS_FULL,
     RETRY_BUDGET,
     TOO_MANY_FIELDS,
+    UNKNOWN_HOST,
     UPSTREAM_CLOSED,
     URI_TOO_LONG,
 )
@@ -117,7 +117,7 @@ class Request(Exchange):
 
     @cython.cfunc
     def find_instance(self, passage: cython.pointer(Passage)) -> cython.int:
-        """The instance of the request's host. 0, or -(reason + 1)."""
+        """The instance of the request's host. 0, or -(UNKNOWN_HOST + 1)."""
         routes: Routes = self.context.routes
         known: bytes = self.known_host
         if (
@@ -131,7 +131,8 @@ class Request(Exchange):
         known = passage.host[: passage.name_size]
         self.instance = routes.find(known.lower())
         if self.instance is None:
-            return -(BAD_HOST + 1)
+            self.unknown_host = known
+            return -(UNKNOWN_HOST + 1)
         self.known_host = known
         self.known_version = routes.version
         self.known_instance = self.instance

@@ -71,7 +71,7 @@ async def test_three_replicas_are_taken_in_turn() -> None:
         assert [script.count for script in scripts] == [10, 10, 10]
 
 
-async def test_the_host_field_chooses_the_instance_and_an_unknown_one_is_400() -> None:
+async def test_the_host_field_chooses_the_instance_and_an_unknown_one_is_421() -> None:
     async with ScriptedReplica(answer_each()) as one, ScriptedReplica(answer_each()) as two:
         instances = [
             describe_instance([replica.url], name=name, hosts=[f"{name}.test"])
@@ -82,7 +82,28 @@ async def test_the_host_field_chooses_the_instance_and_an_unknown_one_is_400() -
                 assert (await client.ask(b"GET /x HTTP/1.1\r\nHost: " + host + b"\r\n\r\n"))[0] == 200
             assert [worker.count_replica(counters.REPLICA_CONNECTIONS_OPENED, index) for index in (0, 1)] == [1, 1]
             status, _, body = await client.ask(b"GET /x HTTP/1.1\r\nHost: c.test\r\n\r\n")
-            assert (status, b'"reason": "bad_host"' in body) == (400, True)
+            assert (status, b'"reason": "unknown_host"' in body) == (421, True)
+
+
+@pytest.mark.parametrize(
+    ("host", "accept", "shown"),
+    [
+        (b"c.test:80", b"*/*", b"serves the host c.test: check"),
+        (b"[2001:db8::1]", b"*/*", b"serves the host [2001:db8::1]: check"),
+        (b"&lt;'(a)=%3c", b"*/*", b"serves the host &lt;'(a)=%3c: check"),
+        (b"&lt;'(a)=%3c", b"text/html", b"serves the host &#38;lt;&#39;(a)=%3c: check"),
+    ],
+)
+async def test_an_unknown_host_is_named_and_the_connection_stays(host: bytes, accept: bytes, shown: bytes) -> None:
+    async with ScriptedReplica(answer_each()) as one:
+        instances = [describe_instance([one.url], name="a", hosts=["a.test"])]
+        request = b"GET /x HTTP/1.1\r\nHost: " + host + b"\r\nAccept: " + accept + b"\r\n\r\n"
+        async with InnerWorker(instances=instances) as worker, await worker.open() as client:
+            for _ in range(2):
+                status, _head, body = await client.ask(request)
+                assert status == 421
+                assert shown in body
+            assert (await client.ask(b"GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n"))[0] == 200
 
 
 async def test_a_host_in_another_spelling_is_the_same_instance() -> None:
