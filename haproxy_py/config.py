@@ -70,9 +70,19 @@ class Eject:
 
 
 @dataclass(frozen=True, slots=True)
+class Cookie:
+    """The affinity cookie."""
+
+    name: str = ""  # empty: made from the instance's name
+    same_site: str = "lax"  # lax | strict | none
+    domain: str = ""  # empty: the host only that set it
+
+
+@dataclass(frozen=True, slots=True)
 class Balance:
     policy: str = "round-robin"  # round-robin | least-connections | random-two
     affinity: str = "dashboard"  # none | dashboard | all
+    cookie: Cookie = field(default_factory=Cookie)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from haproxy_py import counters
 from haproxy_py.config import (
     Balance,
     Config,
+    Cookie,
     DnsName,
     Drain,
     Eject,
@@ -238,9 +239,21 @@ _read_eject = section(
     },
     _check_eject,
 )
+_read_cookie = section(
+    Cookie,
+    {
+        "name": text_only(values.cookie_name, "the name of a cookie"),
+        "same_site": word("lax", "strict", "none"),
+        "domain": text_only(values.cookie_domain, "a domain"),
+    },
+)
 _read_balance = section(
     Balance,
-    {"policy": word("round-robin", "least-connections", "random-two"), "affinity": word("none", "dashboard", "all")},
+    {
+        "policy": word("round-robin", "least-connections", "random-two"),
+        "affinity": word("none", "dashboard", "all"),
+        "cookie": _read_cookie,
+    },
 )
 _read_drain = section(Drain, {"delay": duration(), "deadline": duration(may_be_off=False)}, _check_drain)
 _read_watchdog = section(Watchdog, {"report": duration(MIN_STALL), "replace": duration(MIN_STALL)}, _check_watchdog)

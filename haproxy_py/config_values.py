@@ -195,6 +195,25 @@ def host_name(text: str) -> str:
     return f"[{name}]" if ":" in name else name
 
 
+def cookie_name(text: str) -> str:
+    """The name of a cookie: a token (RFC 6265 section 4.1.1), without the prefixes that mean something to browsers."""
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", text):
+        raise UnacceptableError(
+            f"expected the name of a cookie, up to 64 letters, digits, '_', '-' and '.', found {quote(text)}"
+        )
+    if text.lower().startswith(("__host-", "__secure-")):
+        raise UnacceptableError(f"{quote(text)}: browsers take such a cookie over https only; use another name")
+    return text
+
+
+def cookie_domain(text: str) -> str:
+    """The Domain of a cookie (RFC 6265 section 4.1.2.3): a name with a dot in it, and no address."""
+    name = host_name(text.removeprefix("."))
+    if "." not in name or name.startswith("[") or _ENDS_IN_NUMBER.fullmatch(name):
+        raise UnacceptableError(f"expected a domain like example.com, found {quote(text)}: browsers take no other")
+    return name
+
+
 def network(text: str) -> str:
     """A network in CIDR notation, or one address, in normal form."""
     try:

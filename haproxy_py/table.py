@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from haproxy_py.config import Eject, Limits, Retries, Timeouts
+from haproxy_py.config import Cookie, Eject, Limits, Retries, Timeouts
 
 
 class ReplicaState(Enum):
@@ -79,7 +79,7 @@ class InstanceEntry:
     replicas: tuple[ReplicaEntry, ...]  # sorted by name
     policy: str  # "round-robin" | "least-connections" | "random-two"
     affinity: str  # "none" | "dashboard" | "all"
-    cookie: str  # name of the affinity cookie
+    cookie: Cookie  # the affinity cookie; its name is there
     replica_header: str  # "id" | "name" | "off"
     gate: GateRules
     timeouts: Timeouts

@@ -1262,3 +1262,24 @@ def test_a_replica_flag_that_is_the_proxy_itself_is_refused() -> None:
         ConfigError, match="--replica: a replica cannot be the proxy itself, which listens there: --listen"
     ):
         from_flags("127.0.0.1:8080", ["http://127.0.0.1:8080"])
+
+
+# --- the affinity cookie ---
+
+
+@pytest.mark.parametrize(
+    ("cookie", "complaint"),
+    [
+        ("{name: 'a b'}", "expected the name of a cookie, up to 64 letters, digits, '_', '-' and '.', found \"a b\""),
+        ("{name: __Host-a}", '"__Host-a": browsers take such a cookie over https only; use another name'),
+        ("{same_site: maybe}", 'expected lax, strict or none, found "maybe"'),
+        ("{domain: localhost}", 'expected a domain like example.com, found "localhost": browsers take no other'),
+        ("{domain: 10.0.0.1}", 'expected a domain like example.com, found "10.0.0.1": browsers take no other'),
+        ("{domain: 'a.b;Path=/'}", "expected a host name only"),
+        ("mine", "expected"),
+    ],
+)
+def test_what_browsers_would_not_take_as_a_cookie_is_refused(cookie: str, complaint: str) -> None:
+    error = find_error(write(instance=f"balance: {{cookie: {cookie}}}"))
+    assert "instances[0].balance.cookie" in error
+    assert complaint in error

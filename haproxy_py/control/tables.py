@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from haproxy_py import counters
 from haproxy_py.control.segments import Segment
@@ -102,7 +103,7 @@ def _make_instance(found: FoundInstance, slot: int, slots: Mapping[ReplicaKey, i
         ),
         policy=instance.balance.policy,
         affinity=instance.balance.affinity,
-        cookie=name_cookie(instance.name),
+        cookie=replace(instance.balance.cookie, name=instance.balance.cookie.name or name_cookie(instance.name)),
         replica_header=instance.replica_header,
         gate=build_gate_rules(instance.gate, found.routes),
         timeouts=instance.timeouts,

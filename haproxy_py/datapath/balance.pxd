@@ -8,4 +8,6 @@ cdef bint all_are_out(Instance instance, double now) noexcept
 cdef bint leaves_another(Instance instance, Replica first, Replica second) noexcept
 cdef bint may_eject(Instance instance, double now) noexcept
 cdef bint is_for_dashboard(const char* path, Py_ssize_t size) noexcept nogil
-cdef Replica by_cookie(Instance instance, const char* value, Py_ssize_t size)
+cdef bytes read_affinity(Instance instance, const char* value, Py_ssize_t size)
+cdef Replica by_affinity(Instance instance, bytes value)
+cdef bytes write_affinity(Instance instance, Replica replica, bytes value)

@@ -20,6 +20,7 @@
 
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cython.cimports.haproxy_py.datapath.limits import MAX_AFFINITY, MAX_TOKENS
 from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.routes import LEAST_CONNECTIONS, RANDOM_TWO, Instance
 from cython.cimports.libc.string import memchr, memcmp
@@ -250,8 +251,8 @@ def is_for_dashboard(path: cython.p_const_char, size: cython.Py_ssize_t) -> cyth
 
 
 @cython.cfunc
-def by_cookie(instance: Instance, value: cython.p_const_char, size: cython.Py_ssize_t) -> Replica:
-    """The replica that the affinity cookie of a Cookie field names, or None (RFC 6265 section 5.4)."""
+def read_affinity(instance: Instance, value: cython.p_const_char, size: cython.Py_ssize_t) -> bytes:
+    """The value of the affinity cookie in a Cookie field, or None (RFC 6265 section 5.4)."""
     name: bytes = instance.cookie
     name_size: cython.Py_ssize_t = PyBytes_GET_SIZE(name)
     at: cython.p_const_char = value
@@ -264,6 +265,54 @@ def by_cookie(instance: Instance, value: cython.p_const_char, size: cython.Py_ss
         if end == cython.NULL:
             end = stop
         if end - at > name_size and at[name_size] == 61 and memcmp(at, PyBytes_AS_STRING(name), name_size) == 0:
-            return instance.by_token.get(at[name_size + 1 : end - at])
+            return at[name_size + 1 : end - at]
         at = end + 1
     return None
+
+
+@cython.cfunc
+def by_affinity(instance: Instance, value: bytes) -> Replica:
+    """The replica that the affinity cookie's value names first, or None."""
+    token: bytes
+    if PyBytes_GET_SIZE(value) > MAX_AFFINITY:
+        return None
+    for token in value.split(b"."):
+        replica = instance.by_token.get(token)
+        if replica is not None:
+            return replica
+    return None
+
+
+@cython.cfunc
+def write_affinity(instance: Instance, replica: Replica, value: bytes) -> bytes:
+    """The affinity cookie's new value: this replica first, then what is there of others.
+
+    Cookies do not know ports (RFC 6265 section 8.5), so proxies with other replicas may be behind the same host name and
+    call their cookie the same. Each reads what is its own, and keeps what is not, or their clients would never stick to any.
+    """
+    token: bytes
+    tokens: list = [replica.token]
+    if value is not None and PyBytes_GET_SIZE(value) <= MAX_AFFINITY:
+        for token in value.split(b"."):
+            if (
+                len(tokens) < MAX_TOKENS
+                and token not in instance.by_token
+                and token not in tokens
+                and _is_token(token, PyBytes_GET_SIZE(replica.token))
+            ):
+                tokens.append(token)
+    return b".".join(tokens)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def _is_token(token: bytes, size: cython.Py_ssize_t) -> cython.bint:
+    """Whether it can be one: so many lower-case hexadecimal digits."""
+    index: cython.Py_ssize_t
+    text: cython.p_const_char = PyBytes_AS_STRING(token)
+    if PyBytes_GET_SIZE(token) != size:
+        return False
+    for index in range(size):
+        if not (48 <= text[index] <= 57 or 97 <= text[index] <= 102):
+            return False
+    return True

@@ -23,7 +23,7 @@ from cython.cimports.haproxy_py.datapath.exchange import (
     LINGERING,
     WAITING,
 )
-from cython.cimports.haproxy_py.datapath.forward import find_client, write_request
+from cython.cimports.haproxy_py.datapath.forward import find_client, scheme_of_client, write_request
 from cython.cimports.haproxy_py.datapath.framing import Body, frame_request
 from cython.cimports.haproxy_py.datapath.heads import (
     ACCEPT,
@@ -283,6 +283,11 @@ class ClientConnection(Request):
             self.refuse(-end - 2, 0)
             return size
         self.find_request_id(head, trusted)
+        if self.sticky:
+            self.secure = (
+                self.instance.cookie_is_secure
+                or (self.entrance.scheme if client is None else scheme_of_client(head, self.entrance)) == "https"
+            )
         self.evidence_key = context.evidence.key_of(
             self.instance.counts, self.method, passage.path, passage.judged_size
         )

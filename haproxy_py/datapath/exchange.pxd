@@ -55,6 +55,8 @@ cdef class Exchange(ReplicaUser):
     cdef object dial  # the Dial that connects
     cdef bint sticky  # by the affinity cookie
     cdef bint sets_cookie
+    cdef bytes affinity  # value of the affinity cookie that the client sent
+    cdef bint secure  # the client speaks https, as far as a trusted proxy says; known where it is sticky
     # per exchange: the answer
     cdef int status  # 0: no head of a final answer has been sent
     cdef bint rechunks  # the answer ends with its connection, the client's goes on: it is sent chunked

@@ -17,7 +17,7 @@ import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython.cimports.haproxy_py.datapath.access_log import AccessLog
 from cython.cimports.haproxy_py.datapath.answers import may_persist, name_of, status_of, write_answer
-from cython.cimports.haproxy_py.datapath.balance import may_eject
+from cython.cimports.haproxy_py.datapath.balance import may_eject, write_affinity
 from cython.cimports.haproxy_py.datapath.context import Context
 from cython.cimports.haproxy_py.datapath.count import cell, count_answer, observe
 from cython.cimports.haproxy_py.datapath.deadlines import monotonic
@@ -87,6 +87,7 @@ class Exchange(ReplicaUser):
         self.rechunks = False
         self.sticky = False
         self.sets_cookie = False
+        self.affinity = None
         self.upgrading = False
         self.connect_seconds = 0
         self.queue_seconds = 0
@@ -415,10 +416,11 @@ class Exchange(ReplicaUser):
     @cython.cfunc
     def _cookie_line(self) -> bytes:
         """The affinity cookie: it holds an opaque name of the replica and is of no use to scripts."""
-        return b"Set-Cookie: %s=%s; Path=/; HttpOnly; SameSite=Lax%s\r\n" % (
+        return b"Set-Cookie: %s=%s%s%s\r\n" % (
             self.instance.cookie,
-            self.replica.token,
-            b"; Secure" if self.entrance.scheme == "https" else b"",
+            write_affinity(self.instance, self.replica, self.affinity),
+            self.instance.cookie_attributes,
+            b"; Secure" if self.secure else b"",
         )
 
     @cython.cfunc

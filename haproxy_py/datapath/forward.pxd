@@ -8,4 +8,5 @@ cdef void write_request(Context context, Head head, Passage* passage, const char
 cdef bytes find_client(Head head, bytes peer, object trusted)
 cdef void write_response(Context context, Head head, Replica replica, bint chunked, bint keeps_coding, bint closing,
                          bytes cookie_line)
+cdef str scheme_of_client(Head head, Entrance entrance)
 cdef void write_switch(Context context, Head head, Replica replica)

@@ -230,7 +230,7 @@ def find_client(head: Head, peer: bytes, trusted: object) -> bytes:
 
 
 @cython.cfunc
-def _scheme_of_client(head: Head, entrance: Entrance) -> str:
+def scheme_of_client(head: Head, entrance: Entrance) -> str:
     """FWD-3."""
     first: str = ",".join(_values(head, X_FORWARDED_PROTO)).partition(",")[0].strip(" \t").lower()
     return _SCHEMES.get(first, entrance.scheme)
@@ -245,7 +245,7 @@ def _believe(head: Head, passage: cython.pointer(Passage), entrance: Entrance, p
     lines: list = [
         "X-Forwarded-For: " + ", ".join([*_hops(head), peer.decode("ascii")]),
         "X-Real-IP: " + client.decode("ascii"),
-        "X-Forwarded-Proto: " + _scheme_of_client(head, entrance),
+        "X-Forwarded-Proto: " + scheme_of_client(head, entrance),
         "X-Forwarded-Port: " + (port[0] if len(port) == 1 and _is_port(port[0]) else str(entrance.port)),
         "X-Forwarded-Host: " + (host[0] if len(host) == 1 and _is_host(host[0].encode("latin-1")) else received_host),
         "",

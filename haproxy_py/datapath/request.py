@@ -21,11 +21,12 @@ import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython.cimports.haproxy_py.datapath.balance import (
     all_are_out,
-    by_cookie,
+    by_affinity,
     choose,
     is_for_dashboard,
     is_full,
     leaves_another,
+    read_affinity,
 )
 from cython.cimports.haproxy_py.datapath.context import Context
 from cython.cimports.haproxy_py.datapath.count import observe
@@ -210,7 +211,9 @@ class Request(Exchange):
                 for index in range(head.first[COOKIE], head.count):
                     line = cython.address(head.lines[index])
                     if line.kind == COOKIE and wanted is None:
-                        wanted = by_cookie(instance, line.value, line.value_size)
+                        self.affinity = read_affinity(instance, line.value, line.value_size)
+                        if self.affinity is not None:
+                            wanted = by_affinity(instance, self.affinity)
             return wanted
         # Without HA mode the editor is open; all its traffic keeps to one replica, or it would show a mixture.
         if not instance.ha and len(instance.replicas) > 1 and self._verdict(head, passage) >= 0:

@@ -23,6 +23,8 @@ cdef class Instance:
     cdef int policy
     cdef int affinity
     cdef bytes cookie
+    cdef bytes cookie_attributes  # all but Secure
+    cdef bint cookie_is_secure  # whatever the client speaks
     cdef Gate gate
     cdef object trusted  # Networks, or None where no proxy is trusted
     cdef list members  # all its replicas

@@ -45,7 +45,11 @@ class Instance:
         self.discovered = entry.discovered
         self.policy = _POLICIES[entry.policy]
         self.affinity = _AFFINITIES[entry.affinity]
-        self.cookie = entry.cookie.encode("ascii")
+        self.cookie = entry.cookie.name.encode("ascii")
+        self.cookie_attributes = f"; Path=/; HttpOnly; SameSite={entry.cookie.same_site.capitalize()}".encode("ascii")
+        if entry.cookie.domain:
+            self.cookie_attributes += f"; Domain={entry.cookie.domain}".encode("ascii")
+        self.cookie_is_secure = entry.cookie.same_site == "none"  # browsers take no other such cookie
         self.gate = Gate(entry.gate)
         self.trusted = Networks(entry.trusted_proxies) if entry.trusted_proxies else None
         self.members = replicas

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from haproxy_py import counters
-from haproxy_py.config import Eject, Gate, Limits, Retries, Timeouts
+from haproxy_py.config import Cookie, Eject, Gate, Limits, Retries, Timeouts
 from haproxy_py.node_red.admin_surface import build_gate_rules
 from haproxy_py.ops.view import ListenerView, RefusedError, ReplicaSeries, View, WorkerView
 from haproxy_py.table import InstanceEntry, ReplicaEntry, ReplicaState, Table
@@ -33,7 +33,7 @@ def make_table(*, name: str = "one", replica: str = "pod-a") -> Table:
         ),
         policy="round-robin",
         affinity="dashboard",
-        cookie="ha_replica_012345",
+        cookie=Cookie("ha_replica_012345"),
         replica_header="id",
         gate=build_gate_rules(Gate()),
         timeouts=Timeouts(),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import re
 import socket
+from typing import Any
 
 import pytest
 
@@ -481,3 +484,90 @@ async def test_answers_carry_the_id_that_the_table_names_when_it_has_become_long
         seen = {get_field((await client.ask(GET))[1], "X-HA-Replica") for _ in range(4)}
         assert seen == {replica.id for replica in worker.table.instances[0].replicas}
         assert before not in seen
+
+
+# --- what the affinity cookie says ---
+
+
+async def ask_for_cookie(balance: dict[str, Any], *lines: bytes, trusted: bool = False) -> bytes:
+    """The Set-Cookie of a dashboard's first request."""
+    more = {"trusted_proxies": ["127.0.0.0/8"]} if trusted else {}
+    request = socket_io().replace(b"\r\n\r\n", b"\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n")
+    async with (
+        ScriptedReplica(answer_each()) as one,
+        InnerWorker([one.url], balance=balance, **more) as worker,
+        await worker.open() as client,
+    ):
+        line = cookie_of((await client.ask(request))[1])
+        assert line is not None
+        return line
+
+
+@pytest.mark.parametrize(
+    ("lines", "trusted", "secure"),
+    [
+        ((b"X-Forwarded-Proto: https",), True, True),
+        ((b"X-Forwarded-Proto: HTTPS, http",), True, True),
+        ((b"X-Forwarded-Proto: wss",), True, True),
+        ((b"X-Forwarded-Proto: http",), True, False),
+        ((), True, False),
+        ((b"X-Forwarded-Proto: https",), False, False),
+    ],
+)
+async def test_cookie_is_secure_where_a_trusted_proxy_says_https(
+    lines: tuple[bytes, ...], trusted: bool, secure: bool
+) -> None:
+    line = await ask_for_cookie({}, *lines, trusted=trusted)
+    assert line.endswith(b"; Path=/; HttpOnly; SameSite=Lax" + (b"; Secure" if secure else b""))
+
+
+async def test_cookie_is_as_configured() -> None:
+    line = await ask_for_cookie({"cookie": {"name": "mine", "same_site": "none", "domain": "example.com"}})
+    assert re.fullmatch(
+        rb"mine=[0-9a-f]{16}; Path=/; HttpOnly; SameSite=None; Domain=example.com; Secure", line
+    )  # browsers take no SameSite=None without Secure
+
+
+async def test_two_proxies_on_one_host_name_keep_each_other_s_clients() -> None:
+    """The same instance name, other replicas: a browser has one cookie for both, as it does not look at ports."""
+    jar: dict[bytes, bytes] = {}
+    async with contextlib.AsyncExitStack() as stack:
+        workers = []
+        for _ in range(2):
+            replicas = [await stack.enter_async_context(ScriptedReplica(answer_each())) for _ in range(3)]
+            workers.append(await stack.enter_async_context(InnerWorker([each.url for each in replicas])))
+        clients = [await stack.enter_async_context(await worker.open()) for worker in workers]
+        seen: list[set[bytes]] = [set(), set()]
+        for turn in range(12):
+            cookie = b"; ".join(b"=".join(pair) for pair in jar.items())
+            _, head, _ = await clients[turn % 2].ask(socket_io(cookie or None))
+            if (line := cookie_of(head)) is not None:
+                name, _, value = line.partition(b";")[0].partition(b"=")
+                jar[name] = value
+            seen[turn % 2] |= {line for line in head.split(b"\r\n") if line.startswith(b"X-HA-Replica: ")}
+        assert [len(ids) for ids in seen] == [1, 1]
+        assert len(jar) == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        (b"a" * 16, [b"a" * 16]),
+        (b".".join(bytes([digit]) * 16 for digit in b"abcdef"), [b"a" * 16, b"b" * 16, b"c" * 16]),
+        (b"x" * 16 + b"." + b"0" * 15 + b".\x80." + b"A" * 16 + b"." + b"9" * 16, [b"9" * 16]),
+        (b"." * 60, []),
+        (b"a" * 16 + b"." * 200, []),
+    ],
+)
+async def test_cookie_keeps_at_most_three_tokens_of_others(sent: bytes, kept: list[bytes]) -> None:
+    async with (
+        ScriptedReplica(answer_each()) as one,
+        InnerWorker([one.url], balance={"cookie": {"name": "mine"}}) as worker,
+        await worker.open() as client,
+    ):
+        line = cookie_of((await client.ask(socket_io(b"mine=" + sent)))[1])
+        assert line is not None
+        own, *others = line.partition(b";")[0].removeprefix(b"mine=").split(b".")
+        assert re.fullmatch(rb"[0-9a-f]{16}", own)
+        assert others == kept
+        assert cookie_of((await client.ask(socket_io(line.partition(b";")[0])))[1]) is None
