@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 _DATAPATH = Path(__file__).resolve().parent / "datapath"
 _MAX_NAMED = 3
+_CIMPORT = re.compile(rb"\bfrom (?:cython\.cimports\.)?haproxy_py\.datapath\.(\w+) c?import\b")
 
 
 class CompiledError(Exception):
@@ -32,15 +34,16 @@ def check_compiled(folder: Path = _DATAPATH) -> None:
 def list_stale(folder: Path = _DATAPATH) -> list[Path]:
     """Sources that have changed since they were compiled, in a checkout; an installed package has none.
 
-    The C file tells a checkout, where the compiler has left it, from an installed package, where times of files mean
-    nothing.
+    A source has changed, too, when a declaration has that it was compiled against: modules that have a struct or class of
+    two forms in mind corrupt each other's memory. The C file tells a checkout, where the compiler has left it, from an
+    installed package, where times of files mean nothing.
     """
     return [
         source
         for source in list_sources(folder)
         if source.with_suffix(".c").exists()
         and (extension := find_extension(source)) is not None
-        and _read_newest(source, source.with_suffix(".pxd")) > extension.stat().st_mtime
+        and max(file.stat().st_mtime for file in _list_needed(source)) > extension.stat().st_mtime
     ]
 
 
@@ -56,5 +59,14 @@ def find_extension(source: Path) -> Path | None:
     )
 
 
-def _read_newest(*files: Path) -> float:
-    return max(file.stat().st_mtime for file in files if file.exists())
+def _list_needed(source: Path) -> set[Path]:
+    """What a module is compiled from: its source, and every declaration that it cimports, directly or not."""
+    needed = {source}
+    new = [source, source.with_suffix(".pxd")]
+    while new:
+        file = new.pop()
+        if file.suffix == ".pxd" and (file in needed or not file.exists()):
+            continue
+        needed.add(file)
+        new += [source.with_name(f"{name.decode()}.pxd") for name in _CIMPORT.findall(file.read_bytes())]
+    return needed
