@@ -7,18 +7,17 @@ stays small and fast.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from haproxy_py import __version__
-from haproxy_py.cli import check, demo, drain, gate, run, status, undrain
+from haproxy_py.cli.own_process import own_process, spare_reader
 
 if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    import argparse
+    from collections.abc import Callable, Sequence
 
-COMMANDS = (run, demo, check, status, drain, undrain, gate)
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DESCRIPTION = """\
 A reverse proxy for Node-RED instances in High Availability mode: it spreads requests over the replicas of an instance,
@@ -34,14 +33,22 @@ examples:
   haproxy-py status                          the replicas of a running proxy and what they do
   haproxy-py drain my-instance 3fa1 --config haproxy-py.yaml    take a replica out before it is stopped
 
-exit codes: 0 fine, 1 failed, 2 wrong usage or configuration
+exit codes: 0 fine, 1 failed, 2 wrong usage or configuration, 130 interrupted
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit code. Never raises `SystemExit`."""
+    """Run one command and give its exit code. Never raises `SystemExit`.
+
+    Without `argv` it is the process's own command line, and the process belongs to the command.
+    """
+    if argv is None:
+        own_process()
+    return spare_reader(lambda: _run(sys.argv[1:] if argv is None else list(argv)))
+
+
+def _run(arguments: list[str]) -> int:
     parser = build_parser()
-    arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments:
         parser.print_help()
         return 2
@@ -55,6 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
+    # Only now: what takes time to import is imported when Ctrl-C has a meaning.
+    import argparse
+
+    from haproxy_py.cli import check, demo, drain, gate, run, status, undrain
+
     parser = argparse.ArgumentParser(
         prog="haproxy-py",
         description=DESCRIPTION,
@@ -64,6 +76,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"haproxy-py {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
+    for command in (run, demo, check, status, drain, undrain, gate):
         command.add_parser(subparsers)
     return parser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _wait(caller: Caller, instance: str, name: str, version: int) -> int:
     """Until nothing runs on the replica, or somebody has had enough of waiting. Raises CallError."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return _look_until_empty(caller, instance, name, version)
     except KeyboardInterrupt:
@@ -82,6 +84,8 @@ def _wait(caller: Caller, instance: str, name: str, version: int) -> int:
             file=sys.stderr,
         )
         return 1
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def _look_until_empty(caller: Caller, instance: str, name: str, version: int) -> int:

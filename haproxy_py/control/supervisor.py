@@ -41,6 +41,8 @@ from haproxy_py.ops.view import RefusedError, ReplicaSeries, View
 from haproxy_py.table import ReplicaEntry
 from haproxy_py.tasks import keep_running
 
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+
 _HARMLESS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that ask for something small, and that the kernel would kill for if nobody handled them."""
 
@@ -65,6 +67,9 @@ def supervise(config: Config, source: str | None, *, takeover: bool = False) -> 
     `source` is the file that is read again; None if the configuration came from elsewhere. Blocks. Must be called
     on the main thread, because it owns the signals.
     """
+    # Until there is a loop that obeys them they wait: an exception in the middle of the start could be lost, and with it the
+    # signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     supervisor = Supervisor(config, source, takeover=takeover)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -78,7 +83,7 @@ async def _run_to_end(supervisor: Supervisor) -> int:
     try:
         return await supervisor.run()
     finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, *_HARMLESS))
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*_ENDING, *_HARMLESS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +126,12 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._report_mistake)
         # DRN-6: before any port is open, so that no signal is ever lost.
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _ENDING:
             loop.add_signal_handler(number, self._obey_end, number)
         loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             loop.add_signal_handler(number, self._ignore, number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)  # before there is a child, which would inherit it
         tasks = self._side_tasks
         try:
             await self._open()

@@ -21,12 +21,13 @@ from haproxy_py.demo.replicas import HOST, DemoError, DemoReplica, run_replicas
 FIRST_REPLICA_PORT = 1880  # Node-RED's own
 PORTS_TRIED = 50  # from the wished one upwards
 DRAIN = Drain(delay=0.0, deadline=1.0)  # Ctrl-C in a demo ends it now; open pages hold tunnels
+ENDING = (signal.SIGINT, signal.SIGTERM)
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # where to connect to, when the proxy listens on every address
 
 
 def show_demo(listen: str, ops: str, *, node_red: bool) -> int:
     """Run until a signal ends it. The exit status: 0 ended by a signal, 1 could not start, 2 an address is wrong."""
-    former = signal.signal(signal.SIGTERM, _interrupt)
+    former = {number: signal.signal(number, _interrupt) for number in ENDING}
     try:
         # Only to judge the addresses: the real replicas are not known yet.
         config = from_flags(listen, [f"http://{HOST}:{FIRST_REPLICA_PORT}"], True, ops)
@@ -41,7 +42,8 @@ def show_demo(listen: str, ops: str, *, node_red: bool) -> int:
     except KeyboardInterrupt:  # before the proxy took the signals, or after it gave them back
         return 0
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def choose_port(host: str, wished: int, taken: set[int], what: str) -> int:
@@ -93,6 +95,8 @@ def _run(config: Config, *, node_red: bool) -> int:
         ops_url = _format_url(ops.host, ops_port)
         print(write_guide(proxy_url, ops_url, replicas, kind), flush=True)
         ops_host = ANY_HOST.get(ops.host, ops.host).strip("[]")
+        # From here on they wait until the proxy obeys them: an exception while the thread starts would leave it running for ever.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         stack.enter_context(LiveCounts(ops_host, ops_port, replicas, sys.stdout))
         return supervise(config, None)
 

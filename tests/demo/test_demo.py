@@ -157,6 +157,32 @@ def test_signal_ends_everything_with_status_0(demo: Demo, number: signal.Signals
     _wait_until_gone(processes)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_while_the_thread_of_the_counts_starts_ends_the_demo(tmp_path: Path, number: signal.Signals) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"""
+import os, sys, threading
+from haproxy_py.cli import main
+start = threading.Thread.start
+def start_interrupted(thread):
+    start(thread)
+    os.kill(os.getpid(), {int(number)})
+threading.Thread.start = start_interrupted
+sys.exit(main(["demo", "--listen", "127.0.0.1:18470", "--ops", "127.0.0.1:19470"]))
+""",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
 def test_nothing_outlives_a_killed_demo(demo: Demo) -> None:
     processes = demo.list_processes()
     demo.process.kill()
