@@ -41,6 +41,9 @@ class Limits:
     response_head: int = 65536
     response_fields: int = 200
     request_body: int = 0  # 0: no limit; bodies are streamed
+    gather: int = (
+        65536  # a body up to here has come whole before its request takes a place at a replica; 0: bodies stream
+    )
     buffer: int = 65536  # bytes waiting for a slow side before reading from the other pauses
     exchanges: int = 1024  # at once on one replica, per worker; tunnels not counted
     queue: int = 1024  # requests of an instance that wait for a place at a replica, per worker; 0: none

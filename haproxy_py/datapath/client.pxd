@@ -15,6 +15,7 @@ cdef class ClientConnection(Request):
     cdef Py_ssize_t take_head(self, const char* data, Py_ssize_t size) except -1
     cdef Py_ssize_t take_body(self, const char* data, Py_ssize_t size) except -1
     cdef body_moved(self)
+    cdef gathered_more(self)
     cdef void start_body_deadline(self)
     cdef void watch_taking(self)
     cdef bint is_taking(self)

@@ -35,6 +35,7 @@ from cython.cimports.haproxy_py.datapath.heads import (
     equals,
 )
 from cython.cimports.haproxy_py.datapath.limits import (
+    GATHERED,
     LINGER_BYTES,
     MAX_REQUESTS_PER_TURN,
 )
@@ -337,6 +338,10 @@ class ClientConnection(Request):
             rewritten = self.body.rewritten()
             piece = PyBytes_AS_STRING(rewritten)
             piece_size = PyBytes_GET_SIZE(rewritten)
+        if self.gathered is not None:
+            self.gather(piece, piece_size)
+            self.gathered_more()
+            return end
         if self.kept is not None:
             self.kept += piece[:piece_size]
         upstream = self.upstream
@@ -347,6 +352,21 @@ class ClientConnection(Request):
             self.pending_size += piece_size
         self.body_moved()
         return end
+
+    @cython.cfunc
+    def gathered_more(self):
+        """A piece of the request's body has come, and the request has no place yet."""
+        context: Context = self.context
+        instance: Instance = self.instance
+        if self.body.complete:
+            self.stage = WAITING
+            self.send_gathered()
+        elif instance.request_total > 0 and context.clock.now - self.started > instance.request_total:
+            self.expired()
+        elif self.octets_in > instance.gather or context.gathered > GATHERED:
+            self.send_gathered()
+        else:
+            self.choose_deadline()
 
     @cython.cfunc
     def passed(self, size: cython.Py_ssize_t):

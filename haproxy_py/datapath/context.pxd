@@ -41,6 +41,7 @@ cdef class Context:
     cdef Head request
     cdef Head response
     cdef Evidence evidence
+    cdef readonly Py_ssize_t gathered  # octets of requests that are gathered now
     # facts for heads
     cdef bytes via
     cdef bytes date_line

@@ -47,9 +47,10 @@ cdef class Exchange(ReplicaUser):
     # per exchange: the way to a replica
     cdef Replica replica  # one of whose active exchanges this is; None: none
     cdef ReplicaConnection upstream  # None while connecting
+    cdef bytearray gathered  # the request, while it comes and has no place yet; None: it has one, or waits for one
     cdef list pending  # of the request, to be sent when connected
     cdef Py_ssize_t pending_size
-    cdef Replica wanted  # while it waits in the queue: where it should go if it can
+    cdef Replica wanted  # while it is gathered or waits in the queue: where it should go if it can
     cdef double queued_at  # monotonic seconds: since when it waits in the queue
     cdef double queue_seconds  # that it has waited there before
     cdef object dial  # the Dial that connects
@@ -80,6 +81,7 @@ cdef class Exchange(ReplicaUser):
     cdef void release_replica(self)
     cdef void leave_replica(self)
     cdef void leave_queue(self) noexcept
+    cdef void drop_gathered(self) noexcept
     cdef str _where_left(self)
     cdef void attach(self, ReplicaConnection connection)
     cdef send_written(self)

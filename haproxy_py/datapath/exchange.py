@@ -124,6 +124,8 @@ class Exchange(ReplicaUser):
     def leave_replica(self) -> cython.void:
         """The exchange ends without its answer: cut the connection to the replica, or stop waiting for one."""
         self.stream.undivert()
+        if self.gathered is not None:
+            self.drop_gathered()
         if self.waits_in is not None:
             self.leave_queue()
         if self.upstream is not None:
@@ -146,6 +148,13 @@ class Exchange(ReplicaUser):
         queue.remove(self)
         self.queue_seconds += monotonic() - self.queued_at
         self.wanted = None
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def drop_gathered(self) -> cython.void:
+        """The request is gathered no more, whatever becomes of it."""
+        self.context.gathered -= len(self.gathered)
+        self.gathered = None
 
     @cython.cfunc
     def attach(self, connection: ReplicaConnection) -> cython.void:

@@ -17,6 +17,10 @@ cdef class Request(Exchange):
     cdef int judge(self, Head head, Passage* passage, Py_ssize_t head_size) except? -1000
     cdef Replica find_wanted(self, Head head, Passage* passage, bint* sticky)
     cdef int choose_replica(self, Head head, Passage* passage) except? -1000
+    cdef int find_place(self, Replica wanted) except? -1000
+    cdef bint may_gather(self, Head head) noexcept
+    cdef gather(self, const char* piece, Py_ssize_t size)
+    cdef send_gathered(self)
     cdef bytes find_authority(self)
     cdef void divert_rest(self)
     cdef void find_request_id(self, Head head, object trusted) noexcept

@@ -11,6 +11,9 @@
     the request if there is one more besides; else it goes to the same replica, and nowhere else if that refuses.
   - A new connection to a replica that had just ended others may have been in the queue of a process that was ending already:
     another replica gets the request if there is one more besides; else it is as for any new connection.
+- A place is taken when it is used: a small body that has not come with its head is gathered first, so that who sends slowly holds
+  memory and no place. Not behind `Expect: 100-continue`, whose client waits for the replica's word, nor beyond what a worker may
+  gather for all its requests; a chunked body that turns out larger goes on as it comes.
 - What the data path asks of a request that it has not the octets of any more is kept: for the access log (`describe`), and to
   send it again (`kept`).
 """
@@ -35,15 +38,17 @@ from cython.cimports.haproxy_py.datapath.exchange import (
     BODY,
     Exchange,
 )
-from cython.cimports.haproxy_py.datapath.framing import BY_LENGTH
+from cython.cimports.haproxy_py.datapath.framing import BY_LENGTH, CHUNKED, Body
 from cython.cimports.haproxy_py.datapath.heads import (
     COOKIE,
+    EXPECT,
     USER_AGENT,
     X_REQUEST_ID,
     FieldLine,
     Head,
 )
 from cython.cimports.haproxy_py.datapath.limits import (
+    GATHERED,
     MAX_REQUEST_ID,
     REPLAYABLE,
     SMALL_BODY,
@@ -223,17 +228,28 @@ class Request(Exchange):
     @cython.cfunc
     @cython.exceptval(-1000, check=True)
     def choose_replica(self, head: Head, passage: cython.pointer(Passage)) -> cython.int:
-        """Take a replica for the exchange, or none if it has to wait for a place. 0, or -(reason + 1)."""
+        """Take a replica for the exchange, or none if it has to wait for a place or is gathered. 0, or -(reason + 1)."""
         instance: Instance = self.instance
-        queue: Queue = instance.queue
         sticky: cython.bint = False
         wanted: Replica = self.find_wanted(head, passage, cython.address(sticky))
+        self.sticky = sticky
+        if not self.body.complete and instance.replicas and self.may_gather(head):
+            self.wanted = wanted
+            self.gathered = bytearray()
+            return 0
+        return self.find_place(wanted)
+
+    @cython.cfunc
+    @cython.exceptval(-1000, check=True)
+    def find_place(self, wanted: Replica) -> cython.int:
+        """Take a replica, or none if the request has to wait for a place. 0, or -(reason + 1)."""
+        instance: Instance = self.instance
+        queue: Queue = instance.queue
         replica: Replica = None
         if queue.first is None:  # nobody overtakes those that wait
-            replica = choose(instance, wanted, None, sticky, True, self.context.random(), self.context.clock.now)
-        self.sticky = sticky
+            replica = choose(instance, wanted, None, self.sticky, True, self.context.random(), self.context.clock.now)
         if replica is not None:
-            self.sets_cookie = sticky and replica is not wanted
+            self.sets_cookie = self.sticky and replica is not wanted
             self.take_replica(replica)
             return 0
         if not instance.discovered:
@@ -338,6 +354,14 @@ class Request(Exchange):
         writer.check()
         if replayable:
             self.kept = writer.take()
+        if self.gathered is not None:
+            if replayable:
+                self.gather(PyBytes_AS_STRING(self.kept), PyBytes_GET_SIZE(self.kept))
+            else:
+                self.gather(writer.space, writer.used)
+                self.gather(piece, size)
+            self.choose_deadline()
+            return
         if self.replica is None:
             self.wait_for_place([writer.take() if self.kept is None else self.kept, piece[:size]], size, False)
             return
@@ -384,6 +408,53 @@ class Request(Exchange):
             if self.body.kind == BY_LENGTH and self.kept is None:
                 size = self.body.remaining
             self.stream.divert(upstream.stream, size)
+
+    # --- gathering it ---
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def may_gather(self, head: Head) -> cython.bint:
+        """Whether the request is to take a place only when its body has come."""
+        body: Body = self.body
+        if head.seen[EXPECT] or self.context.gathered >= GATHERED:
+            return False
+        return (body.kind == BY_LENGTH and body.total <= self.instance.gather) or (
+            body.kind == CHUNKED and self.octets_in < self.instance.gather
+        )
+
+    @cython.cfunc
+    def gather(self, piece: cython.p_const_char, size: cython.Py_ssize_t):
+        self.gathered += piece[:size]
+        self.context.gathered += size
+
+    @cython.cfunc
+    def send_gathered(self):
+        """The request has come, or is not gathered any longer: take a place, or wait for one, or refuse it."""
+        queue: Queue = self.instance.queue
+        instance: Instance = queue.instance
+        wanted: Replica = self.wanted
+        whole: bytes = bytes(self.gathered)
+        reason: cython.int
+        self.drop_gathered()
+        self.wanted = None
+        if self.kept is not None:
+            self.kept = whole
+        if instance is None:  # it has left the table
+            self.refuse(NO_REPLICA, 0)
+            return
+        self.instance = instance  # the newest
+        if wanted is not None:  # only if it may still be given work
+            wanted = instance.by_token.get(wanted.token)
+        reason = self.find_place(wanted)
+        if reason < 0:
+            self.refuse(-reason - 1, 0)
+        elif self.replica is None:
+            self.wait_for_place([whole], PyBytes_GET_SIZE(whole), False)
+        else:
+            self.attempts = 1
+            self.pending = [whole]
+            self.pending_size = PyBytes_GET_SIZE(whole)
+            self.send_pending()
 
     # --- waiting for a place ---
 

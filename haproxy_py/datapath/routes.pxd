@@ -38,6 +38,7 @@ cdef class Instance:
     cdef Py_ssize_t max_response_head
     cdef int max_response_lines
     cdef long long max_body
+    cdef Py_ssize_t gather  # of a body that is read whole before a place is taken; 0: none
     cdef Py_ssize_t buffer
     cdef int max_exchanges
     cdef int max_queue

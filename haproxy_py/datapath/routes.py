@@ -70,6 +70,7 @@ class Instance:
         self.max_response_head = limits.response_head
         self.max_response_lines = limits.response_fields
         self.max_body = limits.request_body
+        self.gather = limits.gather
         self.buffer = limits.buffer
         self.max_exchanges = limits.exchanges
         self.max_queue = limits.queue

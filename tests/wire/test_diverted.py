@@ -188,7 +188,11 @@ async def test_without_files_for_a_pipe_octets_are_copied() -> None:
         await wire.reader.readexactly(1)
         wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + make_octets(size))
 
-    async with ScriptedReplica(script) as replica, InnerWorker([replica.url]) as worker, await worker.open() as client:
+    async with (
+        ScriptedReplica(script) as replica,
+        InnerWorker([replica.url], limits={"gather": 0}) as worker,
+        await worker.open() as client,
+    ):
         client.send(b"GET /x HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\n")  # connects, and waits
         await eventually(lambda: worker.context.spare)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

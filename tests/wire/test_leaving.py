@@ -68,7 +68,11 @@ async def test_client_that_leaves_in_its_head(how: str) -> None:
 @pytest.mark.parametrize("how", ["fin", "reset"])
 async def test_client_that_leaves_in_its_body_aborts_the_request(how: str) -> None:
     watcher = Watcher()
-    async with ScriptedReplica(watcher) as replica, InnerWorker([replica.url]) as worker, await worker.open() as client:
+    async with (
+        ScriptedReplica(watcher) as replica,
+        InnerWorker([replica.url], limits={"gather": 0}) as worker,
+        await worker.open() as client,
+    ):
         client.send(POST)
         await watcher.asked.wait()
         await leave(client, how)
@@ -148,7 +152,7 @@ async def test_replica_that_leaves_without_an_answer_is_502_for_a_post(how: str)
 
     async with (
         ScriptedReplica(leave_after_head) as replica,
-        InnerWorker([replica.url], timeouts={"linger": "100ms"}) as worker,
+        InnerWorker([replica.url], timeouts={"linger": "100ms"}, limits={"gather": 0}) as worker,
         await worker.open() as client,
     ):
         status, head, body = await client.ask(POST + b"defghij")
@@ -230,7 +234,7 @@ async def test_replica_that_leaves_during_an_upload_is_502() -> None:
 
     async with (
         ScriptedReplica(leave_in_body) as replica,
-        InnerWorker([replica.url], timeouts={"linger": "100ms"}) as worker,
+        InnerWorker([replica.url], timeouts={"linger": "100ms"}, limits={"gather": 0}) as worker,
         await worker.open() as client,
     ):
         status, head, _ = await client.ask(POST)

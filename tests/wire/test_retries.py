@@ -447,7 +447,7 @@ async def test_body_of_the_largest_size_that_is_kept_is_kept_even_if_it_comes_be
     async with (
         ScriptedReplica(Dies("PUT")) as one,
         ScriptedReplica(take) as two,
-        InnerWorker([one.url, two.url], timeouts={"response_head": "2s"}) as worker,
+        InnerWorker([one.url, two.url], timeouts={"response_head": "2s"}, limits={"gather": 0}) as worker,
     ):
         for _ in range(2):
             async with await worker.open() as client:

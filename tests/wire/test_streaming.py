@@ -91,7 +91,11 @@ async def test_each_octet_of_an_upload_arrives_before_the_next_is_sent() -> None
         wire.send(OK)
         await wire.reader.read()
 
-    async with ScriptedReplica(gather) as replica, InnerWorker([replica.url]) as worker, await worker.open() as client:
+    async with (
+        ScriptedReplica(gather) as replica,
+        InnerWorker([replica.url], limits={"gather": 0}) as worker,
+        await worker.open() as client,
+    ):
         client.send(b"POST /x HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\n")
         for octet in b"abcde":
             client.send(bytes((octet,)))
@@ -180,7 +184,11 @@ async def test_early_answer_goes_on_at_once_and_the_body_goes_on_until_it_is_com
         wire.send(b"0\r\n\r\n")
         await wire.reader.read()
 
-    async with ScriptedReplica(answer) as replica, InnerWorker([replica.url]) as worker, await worker.open() as client:
+    async with (
+        ScriptedReplica(answer) as replica,
+        InnerWorker([replica.url], limits={"gather": 0}) as worker,
+        await worker.open() as client,
+    ):
         client.send(b"POST /x HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nabc")
         head = await client.read_head()
         assert b"Connection: close\r\n" in head
@@ -202,7 +210,11 @@ async def test_early_answer_whose_body_still_completes_keeps_no_connection() -> 
         wire.send(b"cd")
         await wire.reader.read()
 
-    async with ScriptedReplica(answer) as replica, InnerWorker([replica.url]) as worker, await worker.open() as client:
+    async with (
+        ScriptedReplica(answer) as replica,
+        InnerWorker([replica.url], limits={"gather": 0}) as worker,
+        await worker.open() as client,
+    ):
         client.send(b"POST /x HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\n")
         assert b"Connection: close" in await client.read_head()
         client.send(b"hello")

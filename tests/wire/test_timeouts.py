@@ -108,7 +108,9 @@ async def test_idle_connection_is_closed_silently() -> None:
 async def test_stalled_request_body_is_answered_408() -> None:
     async with (
         ScriptedReplica(hold_forever) as replica,
-        InnerWorker([replica.url], timeouts={"client_body": "300ms", "linger": "100ms"}) as worker,
+        InnerWorker(
+            [replica.url], timeouts={"client_body": "300ms", "linger": "100ms"}, limits={"gather": 0}
+        ) as worker,
         await worker.open() as client,
     ):
         client.send(b"POST /x HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nabc")
@@ -165,7 +167,7 @@ async def test_body_that_stalls_during_its_answer_cuts_the_answer() -> None:
 
     async with (
         ScriptedReplica(answer_early) as replica,
-        InnerWorker([replica.url], timeouts={"client_body": "400ms"}) as worker,
+        InnerWorker([replica.url], timeouts={"client_body": "400ms"}, limits={"gather": 0}) as worker,
         await worker.open() as client,
     ):
         watch = Watch()
@@ -269,7 +271,9 @@ async def test_early_answer_that_is_not_taken_in_time_is_a_reset() -> None:
         size += 50_000
         async with (
             ScriptedReplica(answer_early) as replica,
-            InnerWorker([replica.url], timeouts={"linger": "300ms", "client_write": "300ms"}) as worker,
+            InnerWorker(
+                [replica.url], timeouts={"linger": "300ms", "client_write": "300ms"}, limits={"gather": 0}
+            ) as worker,
             await worker.open(receive_buffer=4096) as client,
         ):
             client.writer.transport.pause_reading()
