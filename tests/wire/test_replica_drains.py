@@ -114,7 +114,7 @@ async def test_sticky_request_that_waits_for_its_full_replica_goes_to_another_wh
             client.send(GET)
         await eventually(lambda: all(script.paths for script in scripts))
         [drains, stays] = worker.table.instances[0].replicas
-        cookie = f"{worker.table.instances[0].cookie}={drains.token}"
+        cookie = f"{worker.table.instances[0].cookie.name}={drains.token}"
         clients[2].send(STICKY % cookie.encode())
         await eventually(lambda: count_queued(worker) == 1)
         instance = describe_instance([one.url, two.url], limits={"exchanges": 1})
@@ -288,7 +288,7 @@ async def test_request_whose_replica_dies_is_not_sent_to_one_that_was_drained_me
     ):
         [entry] = worker.table.instances
         [token] = [replica.token for replica in entry.replicas if dying.url.endswith(replica.name)]
-        request = STICKY % f"{entry.cookie}={token}".encode()
+        request = STICKY % f"{entry.cookie.name}={token}".encode()
         if kept:
             assert (await client.ask(request))[0] == 200
         instance = describe_instance([dying.url, other.url], balance={"affinity": "all"})

@@ -247,7 +247,7 @@ async def test_time_for_connecting_that_is_over_leaves_no_place_taken() -> None:
             tokens = {f"http://{replica.name}": replica.token for replica in entry.replicas}
 
             def ask_at(path: str, wanted: str) -> bytes:
-                cookie = f"Cookie: {entry.cookie}={tokens[wanted]}"
+                cookie = f"Cookie: {entry.cookie.name}={tokens[wanted]}"
                 return f"GET /{path} HTTP/1.1\r\nHost: test\r\n{cookie}\r\n\r\n".encode()
 
             one.send(ask_at("a", full.url))

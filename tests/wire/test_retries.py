@@ -499,7 +499,7 @@ async def test_request_that_is_not_sent_again_for_want_of_budget_is_no_trial() -
 
         async def ask(wanted: str) -> int:
             async with await worker.open() as client:
-                request = f"GET /x HTTP/1.1\r\nHost: test\r\nCookie: {entry.cookie}={tokens[wanted]}\r\n\r\n"
+                request = f"GET /x HTTP/1.1\r\nHost: test\r\nCookie: {entry.cookie.name}={tokens[wanted]}\r\n\r\n"
                 return (await client.ask(request.encode()))[0]
 
         assert await ask(url) == 502  # and it is out
