@@ -193,6 +193,7 @@ class Instance:
     gate: Gate = field(default_factory=Gate)
     health: Health = field(default_factory=Health)
     replica_header: str = "id"  # id | name | off
+    half_close: str = "abort"  # abort | serve
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     retries: Retries = field(default_factory=Retries)
@@ -209,6 +210,7 @@ class InstancesFrom:
     gate: Gate = field(default_factory=Gate)
     health: Health = field(default_factory=Health)
     replica_header: str = "id"
+    half_close: str = "abort"
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     retries: Retries = field(default_factory=Retries)

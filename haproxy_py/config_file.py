@@ -313,6 +313,7 @@ _SETTINGS: dict[str, Reader[Any]] = {
     "gate": _read_gate,
     "health": read_health,
     "replica_header": word("id", "name", "off"),
+    "half_close": word("abort", "serve"),
     "timeouts": _read_timeouts,
     "limits": _read_limits,
     "retries": _read_retries,

@@ -81,6 +81,7 @@ class InstanceEntry:
     affinity: str  # "none" | "dashboard" | "all"
     cookie: Cookie  # the affinity cookie; its name is there
     replica_header: str  # "id" | "name" | "off"
+    half_close: str  # "abort" | "serve"
     gate: GateRules
     timeouts: Timeouts
     limits: Limits

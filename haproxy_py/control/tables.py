@@ -105,6 +105,7 @@ def _make_instance(found: FoundInstance, slot: int, slots: Mapping[ReplicaKey, i
         affinity=instance.balance.affinity,
         cookie=replace(instance.balance.cookie, name=instance.balance.cookie.name or name_cookie(instance.name)),
         replica_header=instance.replica_header,
+        half_close=instance.half_close,
         gate=build_gate_rules(instance.gate, found.routes),
         timeouts=instance.timeouts,
         limits=instance.limits,

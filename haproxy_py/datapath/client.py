@@ -7,7 +7,9 @@ sends the head on (`request`); `take_body` sends on the body as it comes. Everyt
   when the exchange before has ended and the client takes its answers.
 - A message that breaks a rule is answered once and nothing behind it is read as a request any more (FRM-24): the rest
   is thrown away until the client has had the time to read the answer (CON-9).
-- A client that has sent FIN still gets the answers to what it asked (CON-11).
+- A client that sends FIN while its response is awaited has left (CON-11), as for Node itself: HTTP clients that give up close,
+  and hardly any half-closes a connection and reads on. `half_close: serve` is for such. What it had sent ahead of a response
+  that the proxy gives at once is answered.
 """
 
 import cython
@@ -125,10 +127,12 @@ class ClientConnection(Request):
     @cython.cfunc
     def ended(self):
         self.half_closed = True
-        if (self.stage == WAITING and self.waits_in is None) or (self.stage == IDLE and self.held is not None):
+        if self.stage == IDLE and self.held is not None:
+            return
+        if self.stage == WAITING and self.waits_in is None and self.instance.serves_half_closed:
             return
         # FRM-11: a request that is not complete never will be. One that waits in the queue has not gone anywhere yet, and
-        # whoever closes while it waits has most likely left: it must not take a place from those who are still there.
+        # must not take a place from those who are still there.
         if self.stage == HEAD or self.stage == BODY or self.stage == WAITING:
             self.client_left()
             self.stage = CLOSING

@@ -24,6 +24,7 @@ cdef class Instance:
     cdef int affinity
     cdef bytes cookie
     cdef bytes cookie_attributes  # all but Secure
+    cdef bint serves_half_closed  # a client that has sent FIN gets its response all the same
     cdef bint cookie_is_secure  # whatever the client speaks
     cdef Gate gate
     cdef object trusted  # Networks, or None where no proxy is trusted

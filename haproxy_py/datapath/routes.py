@@ -49,6 +49,7 @@ class Instance:
         self.cookie_attributes = f"; Path=/; HttpOnly; SameSite={entry.cookie.same_site.capitalize()}".encode("ascii")
         if entry.cookie.domain:
             self.cookie_attributes += f"; Domain={entry.cookie.domain}".encode("ascii")
+        self.serves_half_closed = entry.half_close == "serve"
         self.cookie_is_secure = entry.cookie.same_site == "none"  # browsers take no other such cookie
         self.gate = Gate(entry.gate)
         self.trusted = Networks(entry.trusted_proxies) if entry.trusted_proxies else None

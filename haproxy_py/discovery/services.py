@@ -132,6 +132,7 @@ def _make_instance(service: Service, source: InstancesFrom, hosts: dict[str, str
         gate=source.gate,
         health=source.health,
         replica_header=source.replica_header,
+        half_close=source.half_close,
         timeouts=source.timeouts,
         limits=source.limits,
         retries=source.retries,

@@ -35,6 +35,7 @@ def make_table(*, name: str = "one", replica: str = "pod-a") -> Table:
         affinity="dashboard",
         cookie=Cookie("ha_replica_012345"),
         replica_header="id",
+        half_close="abort",
         gate=build_gate_rules(Gate()),
         timeouts=Timeouts(),
         limits=Limits(),

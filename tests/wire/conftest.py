@@ -35,7 +35,10 @@ def proxy(replica: ScriptedReplica, tmp_path_factory: pytest.TempPathFactory) ->
 
     Without checks: the replica is in this process, and some tests take its file descriptors.
     """
-    settings: dict[str, Any] = {"health": {"type": "off"}}
+    settings: dict[str, Any] = {
+        "health": {"type": "off"},
+        "half_close": "serve",
+    }  # tests say by a FIN that this was all
     instances = [
         describe_instance([replica.url], **settings),
         describe_instance(

@@ -82,12 +82,19 @@ async def test_client_that_leaves_in_its_body_aborts_the_request(how: str) -> No
         assert worker.count_replica(counters.REPLICA_IDLE_CONNECTIONS) == 0
 
 
-async def test_client_that_resets_while_it_waits_aborts_the_request() -> None:
-    watcher = Watcher()
+@pytest.mark.parametrize("request_", [GET, POST + b"defghij"])
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"])
+@pytest.mark.parametrize("how", ["fin", "reset"])
+async def test_client_that_leaves_while_it_waits_aborts_the_request_con_11(
+    how: str, answer: bytes, request_: bytes
+) -> None:
+    watcher = Watcher(answer)
     async with ScriptedReplica(watcher) as replica, InnerWorker([replica.url]) as worker, await worker.open() as client:
-        client.send(GET)
+        client.send(request_)
         await watcher.asked.wait()
-        client.reset()
+        if answer:
+            await client.read_head()
+        await leave(client, how)
         await asyncio.wait_for(watcher.ended.get(), 5)
         assert worker.list_replies() == {"client_gone": 1}
 

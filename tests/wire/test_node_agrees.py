@@ -73,7 +73,7 @@ def node() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def front(node: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
-    instances = [describe_instance([f"http://127.0.0.1:{node}"], ha=False)]
+    instances = [describe_instance([f"http://127.0.0.1:{node}"], ha=False, half_close="serve")]
     environment = {"PYTHONPATH": str(REPOSITORY)}
     with ProxyProcess(tmp_path_factory.mktemp("node"), instances, environment=environment) as proxy:
         yield proxy

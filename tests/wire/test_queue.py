@@ -204,9 +204,12 @@ async def test_client_that_goes_away_leaves_the_queue(how: str, tmp_path: Path) 
 
 
 async def test_client_that_had_finished_before_it_had_to_wait_gets_its_answer() -> None:
-    """CON-11: a half-close is no departure."""
+    """CON-11: with `half_close: serve` a half-close is no departure."""
     script = Holding()
-    async with ScriptedReplica(script) as replica, InnerWorker([replica.url], limits=ONE_EACH) as worker:
+    async with (
+        ScriptedReplica(script) as replica,
+        InnerWorker([replica.url], limits=ONE_EACH, half_close="serve") as worker,
+    ):
         [one] = await fill(worker, script, ["a"])
         async with await worker.open() as two:
             two.send(ask_for("b") + ask_for("c"))

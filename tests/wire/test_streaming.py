@@ -271,14 +271,18 @@ async def test_refusals_and_answers_keep_their_order_in_a_pipeline() -> None:
             assert (await client.read_answer())[0] == 403
 
 
-async def test_requests_sent_with_a_fin_are_all_answered() -> None:
+async def test_requests_sent_with_a_fin_are_all_answered_where_half_closed_clients_are_served_con_11() -> None:
     async def echo(wire: Wire, number: int) -> None:
         while True:
             await wire.read_head()
             await asyncio.sleep(0.01)
             wire.send(OK)
 
-    async with ScriptedReplica(echo) as replica, InnerWorker([replica.url]) as worker, await worker.open() as client:
+    async with (
+        ScriptedReplica(echo) as replica,
+        InnerWorker([replica.url], half_close="serve") as worker,
+        await worker.open() as client,
+    ):
         client.send(GET * 3)
         client.finish()
         for _ in range(3):
