@@ -252,12 +252,17 @@ def is_for_dashboard(path: cython.p_const_char, size: cython.Py_ssize_t) -> cyth
 
 @cython.cfunc
 def read_affinity(instance: Instance, value: cython.p_const_char, size: cython.Py_ssize_t) -> bytes:
-    """The value of the affinity cookie in a Cookie field, or None (RFC 6265 section 5.4)."""
+    """The value of the affinity cookie in a Cookie field, or None (RFC 6265 section 5.4).
+
+    There are several of one name after `domain` was set or taken back: the former one is older, so it comes first, and is
+    never renewed. The first that names a replica counts, or else the last, which is the one that this proxy sets.
+    """
     name: bytes = instance.cookie
     name_size: cython.Py_ssize_t = PyBytes_GET_SIZE(name)
     at: cython.p_const_char = value
     stop: cython.p_const_char = value + size
     end: cython.p_const_char
+    found: bytes = None
     while at < stop:
         while at < stop and at[0] == 32:
             at += 1
@@ -265,17 +270,18 @@ def read_affinity(instance: Instance, value: cython.p_const_char, size: cython.P
         if end == cython.NULL:
             end = stop
         if end - at > name_size and at[name_size] == 61 and memcmp(at, PyBytes_AS_STRING(name), name_size) == 0:
-            return at[name_size + 1 : end - at]
+            if end - at - name_size - 1 <= MAX_AFFINITY:
+                found = at[name_size + 1 : end - at]
+                if by_affinity(instance, found) is not None:
+                    return found
         at = end + 1
-    return None
+    return found
 
 
 @cython.cfunc
 def by_affinity(instance: Instance, value: bytes) -> Replica:
     """The replica that the affinity cookie's value names first, or None."""
     token: bytes
-    if PyBytes_GET_SIZE(value) > MAX_AFFINITY:
-        return None
     for token in value.split(b"."):
         replica = instance.by_token.get(token)
         if replica is not None:
@@ -292,7 +298,7 @@ def write_affinity(instance: Instance, replica: Replica, value: bytes) -> bytes:
     """
     token: bytes
     tokens: list = [replica.token]
-    if value is not None and PyBytes_GET_SIZE(value) <= MAX_AFFINITY:
+    if value is not None:
         for token in value.split(b"."):
             if (
                 len(tokens) < MAX_TOKENS

@@ -216,9 +216,10 @@ class Request(Exchange):
                 for index in range(head.first[COOKIE], head.count):
                     line = cython.address(head.lines[index])
                     if line.kind == COOKIE and wanted is None:
-                        self.affinity = read_affinity(instance, line.value, line.value_size)
-                        if self.affinity is not None:
-                            wanted = by_affinity(instance, self.affinity)
+                        found: bytes = read_affinity(instance, line.value, line.value_size)
+                        if found is not None:
+                            self.affinity = found
+                            wanted = by_affinity(instance, found)
             return wanted
         # Without HA mode the editor is open; all its traffic keeps to one replica, or it would show a mixture.
         if not instance.ha and len(instance.replicas) > 1 and self._verdict(head, passage) >= 0:

@@ -549,6 +549,35 @@ async def test_two_proxies_on_one_host_name_keep_each_other_s_clients() -> None:
         assert len(jar) == 1
 
 
+@pytest.mark.parametrize("between", [b"; ", b"; a=b; ", b"\r\nCookie: "])
+@pytest.mark.parametrize("other", [b"a" * 16, b"", b"a" * 200])
+async def test_of_several_cookies_of_one_name_the_one_that_names_a_replica_counts(other: bytes, between: bytes) -> None:
+    """A browser has two after `domain` was set, and sends the former one, which nobody renews, first."""
+    async with contextlib.AsyncExitStack() as stack:
+        replicas = [await stack.enter_async_context(ScriptedReplica(answer_each())) for _ in range(3)]
+        settings = {"cookie": {"name": "mine"}}
+        worker = await stack.enter_async_context(InnerWorker([each.url for each in replicas], balance=settings))
+        client = await stack.enter_async_context(await worker.open())
+        _, head, _ = await client.ask(socket_io(None))
+        line = cookie_of(head)
+        assert line is not None
+        own = line.partition(b";")[0]
+        for cookies in ((b"mine=" + other, own), (own, b"mine=" + other)):
+            for _ in range(3):
+                assert cookie_of((await client.ask(socket_io(between.join(cookies))))[1]) is None
+
+
+async def test_tokens_of_others_are_kept_from_the_first_of_several_cookie_fields() -> None:
+    async with (
+        ScriptedReplica(answer_each()) as one,
+        InnerWorker([one.url], balance={"cookie": {"name": "mine"}}) as worker,
+        await worker.open() as client,
+    ):
+        line = cookie_of((await client.ask(socket_io(b"mine=" + b"a" * 16 + b"\r\nCookie: x=y")))[1])
+        assert line is not None
+        assert line.partition(b";")[0].endswith(b"." + b"a" * 16)
+
+
 @pytest.mark.parametrize(
     ("sent", "kept"),
     [
