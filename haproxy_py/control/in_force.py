@@ -17,6 +17,7 @@ from haproxy_py.control.crew import Crew
 from haproxy_py.control.listeners import Change, Listeners
 from haproxy_py.control.log import Log
 from haproxy_py.control.ops_access import OpsAccess, OpsChange
+from haproxy_py.control.private_files import find_exposed
 from haproxy_py.control.reload import ReloadError
 from haproxy_py.control.routing import Routing
 from haproxy_py.control.sockets import BindError
@@ -65,6 +66,11 @@ class InForce:
     def note_own_ports(self) -> None:
         """Everything is open for the first time."""
         self.own_ports = self._listeners.ports | {self._access.number}
+
+    async def warn_of_files(self) -> None:
+        """Say which files with a secret others may read."""
+        for warning in await asyncio.to_thread(find_exposed, self.config):
+            self._log.warning(warning)
 
     async def apply(self, read: Config) -> str:
         """Put a configuration into force; says in words what that is. Raises ReloadError, and then nothing has changed."""
@@ -117,6 +123,7 @@ class InForce:
         self._supervisor.tell_listeners(change.surviving)
         self._say(change, count, wanted)
         await self._access.commit(ops)
+        await self.warn_of_files()
         if change.left or leaving:
             await asyncio.sleep(CLOSE_AFTER)
             self._listeners.close_left(change)
