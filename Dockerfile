@@ -7,6 +7,7 @@ RUN apt-get update \
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY haproxy_py haproxy_py
+COPY config/example.yaml config/example-kubernetes.yaml config/
 RUN pip wheel --no-cache-dir --wheel-dir /wheels .
 COPY config/docker/trim.py /trim.py
 RUN python -m venv --without-pip /opt/haproxy-py \

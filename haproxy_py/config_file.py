@@ -61,6 +61,9 @@ from haproxy_py.config_tree import Sequence as ListNode
 
 __all__ = ["ConfigError", "Place", "Problem", "from_flags", "load", "parse", "parse_data"]
 
+STANDARD_INPUT = "-"
+"""In place of a path, as for most commands. It can be read once only."""
+
 MAX_INSTANCES = counters.MAX_INSTANCES - 1
 """Slot 0 of the counters belongs to no instance."""
 
@@ -93,14 +96,23 @@ HEAD_SCRATCH = 96 * KIB
 
 
 def load(path: str | Path) -> Config:
-    """The configuration in a file. Raises `ConfigError` with every problem, also when the file cannot be read."""
-    source = str(path)
+    """The configuration in a file, or `STANDARD_INPUT`. Raises `ConfigError` with every problem, also when it cannot be read.
+
+    Relative paths in what came by standard input count from the current folder.
+    """
+    source = name_source(path)
+    is_standard_input = str(path) == STANDARD_INPUT
     try:
-        with open(path, "rb") as file:
+        with open(0 if is_standard_input else path, "rb", closefd=not is_standard_input) as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError((Problem(Place(source), f"cannot be read: {error.strerror or error}"),)) from error
     return parse_data(data, source)
+
+
+def name_source(path: str | Path) -> str:
+    """What a file is called in messages."""
+    return "standard input" if str(path) == STANDARD_INPUT else str(path)
 
 
 def parse_data(data: bytes, source: str) -> Config:

@@ -27,6 +27,7 @@ EXAMPLES = """\
 examples:
   haproxy-py demo                            two small replicas and the proxy in front of them, to try it out
   haproxy-py run --config haproxy-py.yaml    the proxy, in the foreground
+  haproxy-py config example > haproxy-py.yaml    a file with every key, its default and what it means
   haproxy-py check haproxy-py.yaml           every error of a configuration file
   haproxy-py gate scan ~/.node-red/node_modules      admin routes of installed packages that the gate does not know
   haproxy-py gate test haproxy-py.yaml GET /flows    whether a request may pass to the replicas
@@ -65,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     # Only now: what takes time to import is imported when Ctrl-C has a meaning.
     import argparse
 
-    from haproxy_py.cli import check, demo, drain, gate, run, status, undrain
+    from haproxy_py.cli import check, config, demo, drain, gate, run, status, undrain
 
     parser = argparse.ArgumentParser(
         prog="haproxy-py",
@@ -76,6 +77,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"haproxy-py {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (run, demo, check, status, drain, undrain, gate):
+    for command in (run, demo, check, config, status, drain, undrain, gate):
         command.add_parser(subparsers)
     return parser

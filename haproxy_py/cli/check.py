@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haproxy_py.config import Config, Instance, KubernetesSelector
-from haproxy_py.config_file import ConfigError, load
+from haproxy_py.config_file import ConfigError, load, name_source
 from haproxy_py.config_values import spell_address, spell_duration
 from haproxy_py.control.certificates import check_certificates
 from haproxy_py.control.private_files import find_exposed
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 examples:
   haproxy-py check haproxy-py.yaml
+  haproxy-py config example | haproxy-py check -
   haproxy-py check new.yaml && mv new.yaml haproxy-py.yaml    put a changed file in place only if it is right
 
 exit codes: 0 the file is right, warnings or not; 2 it is not, and every error is on standard error: where, what, what was
@@ -42,7 +43,7 @@ def add_parser(subparsers: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="the configuration file (YAML)")
+    parser.add_argument("file", metavar="FILE", type=Path, help="the configuration file (YAML); - for standard input")
     parser.set_defaults(command=run)
 
 
@@ -55,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
         return 2
     if complaints := check_files(config):
         for complaint in complaints:
-            print(f"{args.file}: {complaint}", file=sys.stderr)
+            print(f"{name_source(args.file)}: {complaint}", file=sys.stderr)
         return 2
-    print(f"{args.file} is right. {summarize(config)}")
+    print(f"{name_source(args.file)} is right. {summarize(config)}")
     for warning in find_warnings(config):
         print(f"warning: {warning}", file=sys.stderr)
     return 0

@@ -22,7 +22,7 @@ Either a file says what to do, or flags do for one instance that takes any host:
 EXAMPLES = """\
 signals:
   SIGTERM, SIGINT   drain: finish what runs, then end
-  SIGHUP            read FILE again (needs --config); a changed FILE is read without it, too
+  SIGHUP            read FILE again (needs --config FILE); a changed FILE is read without it, too
   SIGUSR1, SIGUSR2  nothing: there are no log files to open again
 
 examples:
@@ -46,7 +46,11 @@ def add_parser(subparsers: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", metavar="FILE", help="configuration file; config/example.yaml has every key")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="configuration file; `haproxy-py config example` prints one with every key; - for standard input",
+    )
     parser.add_argument("--listen", metavar="HOST:PORT", help="where users connect; port 0 lets the system choose")
     parser.add_argument(
         "--replica", metavar="URL", action="append", help="a replica, http://HOST[:PORT]; once for each replica"

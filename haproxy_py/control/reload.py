@@ -40,12 +40,12 @@ class Reloader:
     """The configuration in force, and the file that it comes from."""
 
     def __init__(self, config: Config, source: str | None, apply: Apply, log: Log) -> None:
-        """`source` is None if there is no file to read again."""
+        """`source` is None if the configuration came from flags, `config_file.STANDARD_INPUT` if it came from there."""
         self.config = config
         self._source = source
         self._apply = apply
         self._log = log
-        self._file = SettledFile(source, MAX_BYTES) if source is not None else None
+        self._file = SettledFile(source, MAX_BYTES) if source not in (None, config_file.STANDARD_INPUT) else None
         self._asked = asyncio.Event()
         self._loaded = time.time()
         self._applied = 0
@@ -57,7 +57,13 @@ class Reloader:
         self._asked.set()
 
     def view(self) -> ConfigView:
-        return ConfigView(self._source, self._loaded, self._applied, self._refused, self._refusal)
+        return ConfigView(
+            self._source and config_file.name_source(self._source),
+            self._loaded,
+            self._applied,
+            self._refused,
+            self._refusal,
+        )
 
     async def run(self) -> None:
         """Follow the file. Ends by being cancelled."""
@@ -68,7 +74,7 @@ class Reloader:
             self._asked.clear()
             try:
                 if self._file is None:
-                    self._log.warning("SIGHUP: there is no configuration file to read again; nothing was changed")
+                    self._log.warning(f"SIGHUP: {self._explain_no_file()}; nothing was changed")
                 elif was_asked:
                     await self._take(await asyncio.to_thread(self._file.read), "SIGHUP", even_if_equal=True)
                 elif (data := await asyncio.to_thread(self._file.look)) is not None:
@@ -78,6 +84,11 @@ class Reloader:
             except Exception:  # a mistake of ours must not end a proxy that carries traffic
                 self._log.error(traceback.format_exc())
                 self._refuse("SIGHUP" if was_asked else "file changed", "a mistake in haproxy_py, please report it")
+
+    def _explain_no_file(self) -> str:
+        if self._source is None:
+            return "there is no configuration file to read again"
+        return "the configuration came from standard input, which cannot be read again"
 
     async def _take(self, data: bytes, cause: str, *, even_if_equal: bool = False) -> None:
         assert self._source is not None

@@ -30,7 +30,7 @@ def test_every_command_has_help_with_examples(command: str, capsys: pytest.Captu
 def test_only_commands_that_exist_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bogus"]) == 2
     said = capsys.readouterr().err.replace("'", "")  # Python 3.12 leaves the quotes out
-    assert "(choose from run, demo, check, status, drain, undrain, gate)" in said
+    assert "(choose from run, demo, check, config, status, drain, undrain, gate)" in said
 
 
 def test_an_abbreviated_flag_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
