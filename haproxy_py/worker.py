@@ -1,8 +1,8 @@
 """One data-plane process: accepts connections on the sockets it is handed, and carries traffic until control ends it.
 
-Started by control as `python -m haproxy_py.worker CHANNEL SOCKETS COUNTERS`, three file descriptors. It imports the data
-path, uvloop and little else, and does nothing that could be slow. If control is gone (the channel ends), nobody could
-replace this process or give it a new table: it finishes what runs and exits.
+Started by control as `python -m haproxy_py.worker CHANNEL SOCKETS COUNTERS SESSIONS STACKS`, five file descriptors. It
+imports the data path, uvloop and little else, and does nothing that could be slow. If control is gone (the channel ends),
+nobody could replace this process or give it a new table: it finishes what runs and exits.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from typing import Any
 
 import uvloop
 
-from haproxy_py import channel, counters
+from haproxy_py import channel, counters, session_table
 from haproxy_py.datapath.access_log import AccessLog
 from haproxy_py.datapath.context import Context
 from haproxy_py.datapath.count import Counters
 from haproxy_py.datapath.deadlines import TICK, Clock
+from haproxy_py.datapath.sessions import Sessions
 from haproxy_py.door import Door, Farewell, end_tunnels
 from haproxy_py.table import Table
 
@@ -47,14 +48,17 @@ class Worker:
         link: socket.socket,
         sockets: socket.socket,
         memory: mmap.mmap,
+        sessions: mmap.mmap,
         log_fd: int = 1,
     ) -> None:
-        """`link` is the channel, `sockets` the way by which listening sockets come."""
+        """`link` is the channel, `sockets` the way by which listening sockets come; `memory` is that of the counters,
+        `sessions` what all workers know of sessions."""
         self.loop = loop
         self.context: Any = None  # a Context, once control has said Start
         self._link = link
         self._sockets = sockets
         self._memory = memory
+        self._sessions = sessions
         self._log_fd = log_fd  # the access log's
         self._cells = memoryview(memory).cast("Q")
         self._decoder = channel.Decoder()
@@ -150,7 +154,15 @@ class Worker:
 
     async def _start(self, start: channel.Start) -> None:
         self._number = start.worker
-        self.context = Context(self.loop, self._clock, Counters(self._memory), start.via, None, self._run_out)
+        self.context = Context(
+            self.loop,
+            self._clock,
+            Counters(self._memory),
+            Sessions(self._sessions),
+            start.via,
+            None,
+            self._run_out,
+        )
         self._put(start.table)
         self._keep_spare()
         self._tick()
@@ -296,12 +308,12 @@ class Worker:
 
 def main(arguments: list[str]) -> int:
     """Run one worker. The arguments are file descriptors: the channel to control, the way of sockets, the shared counters,
-    and a pipe that takes the stack of this process when control asks for it by SIGUSR1.
+    the shared sessions, and a pipe that takes the stack of this process when control asks for it by SIGUSR1.
 
     The exit status is 0 however control ended it, 2 if it was not control that started it.
     """
     try:
-        channel_fd, sockets_fd, counters_fd, stacks_fd = map(int, arguments)
+        channel_fd, sockets_fd, counters_fd, sessions_fd, stacks_fd = map(int, arguments)
     except ValueError:
         print("haproxy_py.worker is started by `haproxy-py run`, which is what you want", file=sys.stderr)
         return 2
@@ -312,10 +324,11 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
     link, sockets = socket.socket(fileno=channel_fd), socket.socket(fileno=sockets_fd)
     memory = mmap.mmap(counters_fd, counters.SEGMENT_BYTES)
+    sessions = mmap.mmap(sessions_fd, session_table.TABLE_BYTES)
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
-        worker = Worker(loop, link, sockets, memory)
+        worker = Worker(loop, link, sockets, memory, sessions)
         loop.set_exception_handler(worker.report)
         await worker.run()
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from haproxy_py import channel
 from haproxy_py.config import Drain
 from haproxy_py.control.log import Log
-from haproxy_py.control.segments import Segment
+from haproxy_py.control.segments import Segment, SessionMemory
 from haproxy_py.control.workers import Orders, Worker, WorkerFailedError
 from haproxy_py.ops.view import WorkerView
 
@@ -27,6 +27,7 @@ class Crew:
     def __init__(self, count: int, log: Log) -> None:
         self.segments = [Segment(number) for number in range(1, count + 1)]  # grows, never shrinks
         self.cells = [segment.cells for segment in self.segments]
+        self.sessions = SessionMemory()
         self.workers: list[Worker] = []  # in the order in which they joined
         self.joining: list[Worker] = []
         self.leaving: list[Worker] = []
@@ -40,7 +41,7 @@ class Crew:
 
     def fill(self, orders: Orders) -> None:
         """Make the first places; `run` starts their processes."""
-        self.workers = [Worker(segment.worker, segment, orders, self._log) for segment in self.segments]
+        self.workers = [Worker(segment.worker, segment, self.sessions, orders, self._log) for segment in self.segments]
 
     async def run(self) -> None:
         """Run the workers until every place is given up. Raises WorkerFailedError."""
@@ -76,7 +77,7 @@ class Crew:
             while number > len(self.segments):
                 self.segments.append(Segment(len(self.segments) + 1))
                 self.cells.append(self.segments[-1].cells)
-            worker = Worker(number, self.segments[number - 1], orders, self._log, is_needed=False)
+            worker = Worker(number, self.segments[number - 1], self.sessions, orders, self._log, is_needed=False)
             self.joining.append(worker)
             if self._group is not None:
                 self._group.create_task(self._run_place(worker))
@@ -153,6 +154,7 @@ class Crew:
         """Give back the shared memory."""
         for segment in self.segments:
             segment.close()
+        self.sessions.close()
 
 
 def _view(worker: Worker, *, leaving: bool) -> WorkerView:

@@ -1,4 +1,4 @@
-"""The shared memory that holds the counters of one worker: made by control, mapped by whoever fills that place.
+"""Shared memory, made by control: the counters of one worker, mapped by whoever fills that place, and the sessions of all.
 
 The memory is sparse, and looking at a page makes it real. So nothing here walks over a whole segment: callers name the
 slots that are in use.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import secrets
 from collections.abc import Iterable
 
-from haproxy_py import counters
+from haproxy_py import counters, session_table
 
 _ACTIVITY_CELLS = 16
 """The cells at the start of a replica block that move with every exchange, byte or connection."""
@@ -67,3 +68,15 @@ class Segment:
     def _zero(self, at: int, cells: int) -> None:
         start = at * counters.CELL
         self._map[start : start + cells * counters.CELL] = bytes(cells * counters.CELL)
+
+
+class SessionMemory:
+    """Where all workers together remember which replica has which session. `fd` is what they inherit."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("haproxy_py-sessions")
+        os.ftruncate(self.fd, session_table.TABLE_BYTES)
+        os.pwrite(self.fd, secrets.token_bytes(session_table.SECRET_BYTES), 0)
+
+    def close(self) -> None:
+        os.close(self.fd)

@@ -24,7 +24,7 @@ from haproxy_py import channel, counters
 from haproxy_py.child import make_command, make_environment
 from haproxy_py.config import Watchdog
 from haproxy_py.control.log import Log
-from haproxy_py.control.segments import Segment
+from haproxy_py.control.segments import Segment, SessionMemory
 from haproxy_py.control.watchdog import StackPipe, Verdict, Watch, read_activity
 
 WORKER_COMMAND: tuple[str, ...] = make_command("haproxy_py.worker")
@@ -117,7 +117,7 @@ class WorkerProcess(asyncio.Protocol):
     def __str__(self) -> str:
         return f"worker {self.worker} (pid {self.pid})"
 
-    async def spawn(self, counters_fd: int) -> None:
+    async def spawn(self, counters_fd: int, sessions_fd: int) -> None:
         """Start the process and open the channel. Raises OSError."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
@@ -131,10 +131,17 @@ class WorkerProcess(asyncio.Protocol):
                     str(theirs.fileno()),
                     str(their_sockets.fileno()),
                     str(counters_fd),
+                    str(sessions_fd),
                     str(self._stacks.write_fd),
                     env=make_environment(os.environ),
                     stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(), their_sockets.fileno(), counters_fd, self._stacks.write_fd),
+                    pass_fds=(
+                        theirs.fileno(),
+                        their_sockets.fileno(),
+                        counters_fd,
+                        sessions_fd,
+                        self._stacks.write_fd,
+                    ),
                     start_new_session=True,
                 )
             self._stacks.keep_reading_end()
@@ -269,13 +276,23 @@ class WorkerProcess(asyncio.Protocol):
 class Worker:
     """A place for a worker: its number and its counters stay, processes come and go."""
 
-    def __init__(self, number: int, segment: Segment, orders: Orders, log: Log, *, is_needed: bool = True) -> None:
+    def __init__(
+        self,
+        number: int,
+        segment: Segment,
+        sessions: SessionMemory,
+        orders: Orders,
+        log: Log,
+        *,
+        is_needed: bool = True,
+    ) -> None:
         """`is_needed`: if no process ever becomes ready here, that is an error that ends the proxy."""
         self.number = number
         self.segment = segment
         self.process: WorkerProcess | None = None  # set once it has its Start
         self.restarts = 0
         self.stalls = 0
+        self._sessions = sessions
         self._orders = orders
         self._is_needed = is_needed
         self._log = log
@@ -354,7 +371,7 @@ class Worker:
     async def _run_process(self, process: WorkerProcess) -> tuple[str, bool]:
         """From spawn to end: what happened in words, and whether it ended by itself with status 0."""
         try:
-            await process.spawn(self.segment.fd)
+            await process.spawn(self.segment.fd, self._sessions.fd)
         except OSError as error:
             return f"worker {self.number} could not be started: {error.strerror}", False
         try:

@@ -5,6 +5,7 @@ from haproxy_py.datapath.evidence cimport Evidence
 from haproxy_py.datapath.heads cimport Head
 from haproxy_py.datapath.poller cimport Poller
 from haproxy_py.datapath.routes cimport Routes
+from haproxy_py.datapath.sessions cimport Sessions
 from haproxy_py.datapath.writer cimport Writer
 
 cdef class Entrance:
@@ -30,6 +31,7 @@ cdef class Context:
     cdef readonly Clock clock
     cdef readonly Counters counters
     cdef readonly Routes routes
+    cdef Sessions sessions
     cdef object ran_out  # called with an error number when no connection to a replica could be opened for want of something here
     cdef public AccessLog log  # None: off; may change between two events
     cdef public bint draining

@@ -13,6 +13,7 @@ from cython.cimports.haproxy_py.datapath.evidence import Evidence
 from cython.cimports.haproxy_py.datapath.heads import Head
 from cython.cimports.haproxy_py.datapath.poller import Poller
 from cython.cimports.haproxy_py.datapath.routes import Routes
+from cython.cimports.haproxy_py.datapath.sessions import Sessions
 from cython.cimports.haproxy_py.datapath.writer import Writer
 
 _DAYS = (b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun")
@@ -75,7 +76,14 @@ class Context:
     """One per worker."""
 
     def __init__(
-        self, loop: object, clock: Clock, counters: Counters, via: str, log: Optional[AccessLog], ran_out: object
+        self,
+        loop: object,
+        clock: Clock,
+        counters: Counters,
+        sessions: Sessions,
+        via: str,
+        log: Optional[AccessLog],
+        ran_out: object,
     ):
         keep_freed_memory()
         self.loop = loop
@@ -84,6 +92,7 @@ class Context:
         clock.on_tick = self.look_at_queues
         self.counters = counters
         self.counts = counters.block(0)
+        self.sessions = sessions
         self.log = log
         self.ran_out = ran_out
         self.clients = set()

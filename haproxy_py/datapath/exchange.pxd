@@ -57,6 +57,7 @@ cdef class Exchange(ReplicaUser):
     cdef bint sticky  # by the affinity cookie
     cdef bint sets_cookie
     cdef bytes affinity  # value of the affinity cookie that the client sent
+    cdef bytes opening  # of the answer to a socket.io handshake, in which its session is looked for; None: nowhere
     cdef bint secure  # the client speaks https, as far as a trusted proxy says; known where it is sticky
     # per exchange: the answer
     cdef int status  # 0: no head of a final answer has been sent
@@ -85,6 +86,7 @@ cdef class Exchange(ReplicaUser):
     cdef str _where_left(self)
     cdef void attach(self, ReplicaConnection connection)
     cdef send_written(self)
+    cdef look_for_session(self, const char* piece, Py_ssize_t size)
     cdef refuse(self, int reason, int status)
     cdef void log(self, int status, int reason, str term)
     cdef void client_left(self)

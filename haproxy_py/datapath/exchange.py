@@ -30,7 +30,7 @@ from cython.cimports.haproxy_py.datapath.heads import (
     UPGRADE,
     Head,
 )
-from cython.cimports.haproxy_py.datapath.limits import SMALL_BODY
+from cython.cimports.haproxy_py.datapath.limits import SESSION_OPENING, SMALL_BODY
 from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.queue import Queue
 from cython.cimports.haproxy_py.datapath.reason import (
@@ -43,6 +43,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
 )
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection, ReplicaUser
 from cython.cimports.haproxy_py.datapath.routes import Instance
+from cython.cimports.haproxy_py.datapath.sessions import read_sid
 from cython.cimports.haproxy_py.datapath.tunnel import Tunnel, find_denial
 from cython.cimports.haproxy_py.datapath.writer import Writer, write_hex
 
@@ -88,6 +89,7 @@ class Exchange(ReplicaUser):
         self.sticky = False
         self.sets_cookie = False
         self.affinity = None
+        self.opening = None
         self.upgrading = False
         self.connect_seconds = 0
         self.queue_seconds = 0
@@ -190,6 +192,8 @@ class Exchange(ReplicaUser):
         if self.rechunks and size > 0:
             writer.put_bytes(b"%x\r\n" % size)
         self.octets_out += writer.used + size
+        if self.opening is not None:
+            self.look_for_session(piece, size)
         if size <= SMALL_BODY:
             writer.put(piece, size)
             if self.rechunks and size > 0:
@@ -212,11 +216,26 @@ class Exchange(ReplicaUser):
         if size == 0:
             return
         self.octets_out += size
+        if self.opening is not None:
+            self.look_for_session(piece, size)
         if self.rechunks:
             line = b"%x\r\n" % size
             self.stream.send_pieces(PyBytes_AS_STRING(line), PyBytes_GET_SIZE(line), piece, size, True)
         else:
             self.stream.send(piece, size)
+
+    @cython.cfunc
+    def look_for_session(self, piece: cython.p_const_char, size: cython.Py_ssize_t):
+        """The answer to a socket.io handshake passes: remember where its session is, before the client can use it."""
+        known: cython.Py_ssize_t = PyBytes_GET_SIZE(self.opening)
+        sid: bytes = None
+        if self.status == 200:
+            self.opening += piece[: min(size, SESSION_OPENING - known)]
+            sid = read_sid(self.opening)
+        if sid is not None:
+            self.context.sessions.remember(self.instance, sid, self.replica, self.context.clock.now)
+        if sid is not None or self.status != 200 or known + size >= SESSION_OPENING:
+            self.opening = None
 
     @cython.cfunc
     def divert_answer(self, connection: ReplicaConnection):

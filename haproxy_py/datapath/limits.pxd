@@ -15,6 +15,8 @@ cdef enum:
     REPLAYABLE = 65536  # RTY-9: octets of a body that is kept, whole, until the first octet of its answer
     MAX_TOKENS = 4  # replicas that the affinity cookie names: those of so many proxies on one host name
     MAX_AFFINITY = 128  # octets of its value; a longer one is none of ours
+    MAX_SID = 64  # octets of a socket.io session's id; Engine.IO's have 20
+    SESSION_OPENING = 512  # octets of the answer to a handshake in which the id is looked for; it is among the first 30
     GATHERED = 67108864  # octets of unfinished requests that a worker gathers; beyond, bodies stream: 1,024 of 64 KiB
     SMALL_BODY = 16384  # body bytes up to here are copied behind the head, so that both leave in one piece
     SERVED_PER_TURN = 64  # requests of one queue that get a place in a row before others get their turn

@@ -19,6 +19,7 @@ cdef class Replica:
     cdef readonly str host
     cdef readonly int port
     cdef readonly bytes token  # what the affinity cookie holds
+    cdef readonly unsigned long long mark  # the first 40 bits of the token, by which `sessions` remembers it
     cdef bytes stamp  # the X-HA-Replica line of its answers; empty where the header is off
     cdef readonly bint draining
     cdef readonly bint drained  # draining by an operator's word: never given new work

@@ -39,6 +39,7 @@ class Replica:
         self.host = entry.host
         self.port = entry.port
         self.token = entry.token.encode("ascii")
+        self.mark = int(entry.token[:10], 16)
         self.counts = counters.block(layout.replica_at(entry.slot))
         self.queue = queue
         self.stamp = b""

@@ -16,6 +16,7 @@ cdef class Request(Exchange):
     cdef int find_instance(self, Passage* passage)
     cdef int judge(self, Head head, Passage* passage, Py_ssize_t head_size) except? -1000
     cdef Replica find_wanted(self, Head head, Passage* passage, bint* sticky)
+    cdef Replica find_session(self, Head head, Passage* passage)
     cdef int choose_replica(self, Head head, Passage* passage) except? -1000
     cdef int find_place(self, Replica wanted) except? -1000
     cdef bint may_gather(self, Head head) noexcept

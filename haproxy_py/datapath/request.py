@@ -73,6 +73,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
 )
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection
 from cython.cimports.haproxy_py.datapath.routes import AFFINITY_ALL, AFFINITY_NONE, Instance, Routes
+from cython.cimports.haproxy_py.datapath.sessions import read_parameter
 from cython.cimports.haproxy_py.datapath.writer import Writer
 from cython.cimports.libc.string import memcmp, memcpy
 
@@ -203,15 +204,20 @@ class Request(Exchange):
 
     @cython.cfunc
     def find_wanted(self, head: Head, passage: cython.pointer(Passage), sticky: cython.pointer(cython.bint)) -> Replica:
-        """The replica that this request should go to if it can: by its cookie, or the one that serves the editor."""
+        """The replica that this request should go to if it can: by its session, by its cookie, or the one that serves the
+        editor."""
         instance: Instance = self.instance
         index: cython.int
         line: cython.pointer(FieldLine)
         wanted: Replica = None
-        if instance.affinity != AFFINITY_NONE and (
-            instance.affinity == AFFINITY_ALL or is_for_dashboard(passage.path, passage.judged_size)
-        ):
+        session: Replica = None
+        speaks_socket_io: cython.bint = instance.affinity != AFFINITY_NONE and is_for_dashboard(
+            passage.path, passage.judged_size
+        )
+        if speaks_socket_io or instance.affinity == AFFINITY_ALL:
             sticky[0] = True
+            if speaks_socket_io:  # its id says where a session is; a cookie, where the browser began one last
+                session = self.find_session(head, passage)
             if head.seen[COOKIE]:
                 for index in range(head.first[COOKIE], head.count):
                     line = cython.address(head.lines[index])
@@ -220,10 +226,25 @@ class Request(Exchange):
                         if found is not None:
                             self.affinity = found
                             wanted = by_affinity(instance, found)
-            return wanted
+            return wanted if session is None else session
         # Without HA mode the editor is open; all its traffic keeps to one replica, or it would show a mixture.
         if not instance.ha and len(instance.replicas) > 1 and self._verdict(head, passage) >= 0:
             return instance.replicas[0]
+        return None
+
+    @cython.cfunc
+    def find_session(self, head: Head, passage: cython.pointer(Passage)) -> Replica:
+        """The replica that has the socket.io session that is named. If none is named, one may begin with the answer."""
+        query: cython.p_const_char = passage.path + passage.judged_size
+        size: cython.Py_ssize_t = passage.path_size - passage.judged_size
+        sid: bytes
+        if size < 2:
+            return None
+        sid = read_parameter(query + 1, size - 1, b"sid")
+        if sid:
+            return self.context.sessions.find(self.instance, sid, self.context.clock.now)
+        if sid is None and head.method_label == 0 and read_parameter(query + 1, size - 1, b"transport") == b"polling":
+            self.opening = b""
         return None
 
     @cython.cfunc

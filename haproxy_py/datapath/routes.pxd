@@ -31,6 +31,7 @@ cdef class Instance:
     cdef list members  # all its replicas
     cdef list replicas  # those that may be given work (DRN-1)
     cdef dict by_token  # the same by the affinity cookie's value
+    cdef dict by_mark  # and by what `sessions` remembers
     cdef cell* counts
     # limits
     cdef Py_ssize_t max_line

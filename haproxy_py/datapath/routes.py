@@ -64,6 +64,7 @@ class Instance:
         for replica in self.replicas:
             replica.bound_credit(total)
         self.by_token = {replica.token: replica for replica in usable}  # weight 0: its own clients only
+        self.by_mark = {replica.mark: replica for replica in usable}
         self.counts = counters.block(layout.instance_at(entry.slot))
         self.max_line = limits.request_line
         self.max_head = limits.request_head

@@ -101,6 +101,7 @@ if __name__ == "__main__":
     parser.add_argument("channel", type=int)
     parser.add_argument("sockets", type=int)
     parser.add_argument("counters", type=int)
+    parser.add_argument("sessions", type=int)
     parser.add_argument("stacks", type=int)
     arguments = parser.parse_args()
     faulthandler.register(signal.SIGUSR1, arguments.stacks, all_threads=False)

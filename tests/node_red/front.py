@@ -8,10 +8,10 @@ from pathlib import Path
 from tests.proxy_process import ProxyProcess, describe_instance
 
 
-def put_proxy_before(urls: Sequence[str], folder: Path, *, ha: bool) -> ProxyProcess:
-    """A proxy with one worker, so that round robin is exactly even; not started yet.
+def put_proxy_before(urls: Sequence[str], folder: Path, *, ha: bool, workers: int = 1) -> ProxyProcess:
+    """A proxy, not started yet. With one worker, round robin is exactly even.
 
     Pages keep tunnels open, which would hold up its end: the drain deadline is short.
     """
     extra = {"log": {"access": "off"}, "drain": {"delay": "0s", "deadline": "1s"}}
-    return ProxyProcess(folder, [describe_instance(urls, ha=ha)], extra=extra)
+    return ProxyProcess(folder, [describe_instance(urls, ha=ha)], workers=workers, extra=extra)

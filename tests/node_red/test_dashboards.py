@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.browser import Page, PageError
@@ -64,6 +67,44 @@ async def test_pages_of_different_people_are_spread(
         await page.open(proxy.url + PATHS["dashboard 2"])
         seen.append((await _read_tick(page))[1])
     assert set(seen) == set(replicas.names)
+
+
+async def test_polling_client_without_cookies_is_never_told_that_its_session_is_unknown(
+    replicas: Replicas, tmp_path: Path, path: str
+) -> None:
+    """Each request on a connection of its own, so that it comes to any of the two workers."""
+    with put_proxy_before(replicas.urls, tmp_path, ha=True, workers=2) as proxy:
+        target = f"{proxy.url}/{path.split('/')[1]}/socket.io/?EIO=4&transport=polling"
+        timeout = aiohttp.ClientTimeout(total=60)
+        async with aiohttp.ClientSession(
+            cookie_jar=aiohttp.DummyCookieJar(), connector=aiohttp.TCPConnector(force_close=True), timeout=timeout
+        ) as client:
+            found = await asyncio.gather(*(_poll(client, target) for _ in range(6)))
+    assert all(len(served_by) == 1 for served_by in found)  # a session is in one replica
+    assert len(set.union(*found)) == 2
+
+
+async def _poll(client: aiohttp.ClientSession, target: str) -> set[str]:
+    """A session of socket.io by polling alone; the replicas that have served it."""
+    served_by = set()
+
+    async def ask(method: str, target: str, body: str | None = None) -> str:
+        async with client.request(method, target, data=body) as answer:
+            text = await answer.text()
+            assert answer.status == 200, text
+            served_by.add(answer.headers["X-HA-Replica"])
+            return text
+
+    opened = await ask("GET", target)
+    session = f"{target}&sid={json.loads(opened.removeprefix('0'))['sid']}"
+    assert await ask("POST", session, "40") == "ok"
+    heard = await ask("GET", session)
+    assert heard.startswith("40{")
+    for _ in range(4):  # the flows tick
+        heard = await ask("GET", session)
+        if "2" in heard.split("\x1e"):
+            await ask("POST", session, "3")
+    return served_by
 
 
 _TICK = """(() => {

@@ -19,10 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from haproxy_py import channel, config_file, counters
+from haproxy_py import channel, config_file, counters, session_table
 from haproxy_py.certificates import Certificate
 from haproxy_py.config import Config
-from haproxy_py.control.segments import Segment
+from haproxy_py.control.segments import Segment, SessionMemory
 from haproxy_py.control.tables import TableBuilder
 from haproxy_py.discovery.found import find_static
 from haproxy_py.table import Table
@@ -31,10 +31,21 @@ from tests.proxy_process import describe_instance
 from tests.wire.scripted import WITHIN, Wire, eventually, open_wire
 
 
+def map_sessions(shared: SessionMemory | None) -> mmap.mmap:
+    """The memory of sessions that is shared, or a new one."""
+    memory = shared or SessionMemory()
+    try:
+        return mmap.mmap(memory.fd, session_table.TABLE_BYTES)
+    finally:
+        if shared is None:
+            memory.close()
+
+
 class InnerWorker:
     """An async context manager; accepts on `port` inside. Leaving it asserts that nothing is left over.
 
     The access log goes to `log_file` or `log_fd`; without either there is none.
+    `sessions`: what it shares with other workers; by default it is alone.
     """
 
     def __init__(
@@ -46,6 +57,7 @@ class InnerWorker:
         log_file: Path | None = None,
         log_fd: int = -1,
         certificate: Certificate | None = None,
+        sessions: SessionMemory | None = None,
         **settings: Any,
     ) -> None:
         self._instances = instances if instances is not None else [describe_instance(replicas, **settings)]
@@ -62,7 +74,10 @@ class InnerWorker:
         self._our_sockets, their_sockets = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._their_sockets = their_sockets
         memory = mmap.mmap(self._segment.fd, counters.SEGMENT_BYTES)
-        self._worker = Worker(asyncio.get_running_loop(), theirs, their_sockets, memory, max(log_fd, self._own_log_fd))
+        known = map_sessions(sessions)
+        self._worker = Worker(
+            asyncio.get_running_loop(), theirs, their_sockets, memory, known, max(log_fd, self._own_log_fd)
+        )
         self._task: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
         self._messages: list[Any] = []
