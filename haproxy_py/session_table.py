@@ -11,6 +11,9 @@ A mark is the beginning of the replica's affinity token, so it means the same in
 
 from __future__ import annotations
 
+LAYOUT = 1
+"""Of this memory. A process that takes over from one with the same layout goes on with its sessions."""
+
 SECRET_BYTES = 32
 """Of the key of the keyed hash, at the start of the memory."""
 

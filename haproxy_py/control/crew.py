@@ -39,6 +39,11 @@ class Crew:
         """All whose processes may run."""
         yield from (*self.workers, *self.joining, *self.leaving)
 
+    def share_sessions(self, fd: int) -> None:
+        """Know what the workers of another process know, from before the first place is made."""
+        self.sessions.close()
+        self.sessions = SessionMemory(fd)
+
     def fill(self, orders: Orders) -> None:
         """Make the first places; `run` starts their processes."""
         self.workers = [Worker(segment.worker, segment, self.sessions, orders, self._log) for segment in self.segments]

@@ -73,7 +73,11 @@ class Segment:
 class SessionMemory:
     """Where all workers together remember which replica has which session. `fd` is what they inherit."""
 
-    def __init__(self) -> None:
+    def __init__(self, fd: int | None = None) -> None:
+        """New, or the one that another process has made."""
+        if fd is not None:
+            self.fd = fd
+            return
         self.fd = os.memfd_create("haproxy_py-sessions")
         os.ftruncate(self.fd, session_table.TABLE_BYTES)
         os.pwrite(self.fd, secrets.token_bytes(session_table.SECRET_BYTES), 0)

@@ -233,6 +233,8 @@ class Supervisor:
             self._log.info(f"no haproxy_py of this user has its operators' port at {where}: nothing to take over")
             return
         self._log.info(f"taking over from process {self._heir.process}, which goes on until this one is ready")
+        if self._heir.estate.sessions is not None:
+            self._crew.share_sessions(self._heir.estate.sessions)
         if drained := self._heir.estate.drained:
             names = ", ".join(f"{replica} of {instance}" for instance, replica in drained)
             self._log.info(f"replicas that operators have drained, and that stay so: {names}")
@@ -295,7 +297,7 @@ class Supervisor:
         except TimeoutError:
             raise TakeoverError("its configuration is being changed; try again") from None
         self._is_offered = True
-        return Estate(self._listeners.offer(), self._access.sock, self._routing.drained)
+        return Estate(self._listeners.offer(), self._access.sock, self._routing.drained, self._crew.sessions.fd)
 
     def end_offer(self) -> None:
         """Nobody takes over any more."""

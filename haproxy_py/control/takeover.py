@@ -5,7 +5,8 @@ one network namespace there can be only one process with it, as with the port it
 Only processes of the same user are talked to (SO_PEERCRED), in both directions; they could share the ports anyway.
 
 1. The new process says hello. It gets a list of the listeners and of the replicas that operators have drained, then a message
-   with the sockets of each listener, then the operators' port.
+   with the sockets of each listener, then the operators' port; then the memory of sessions, if both know it in the same
+   layout: without it, clients of dashboards that keep no cookie would have to begin anew.
 2. It starts its workers on them. If it ends before they can accept, nothing has happened.
 3. Its workers accept, beside the former ones: both take from the same queues. It says how many sockets of each listener it took.
 4. The running process accepts no more from those, and drains. What was not taken is closed as ever, without losing a queue.
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from haproxy_py import __version__
+from haproxy_py import __version__, session_table
 from haproxy_py.channel import MAX_SOCKETS
 from haproxy_py.control.log import Log
 from haproxy_py.control.sockets import format_address
@@ -76,6 +77,9 @@ class Estate:
     listeners: Sequence[Offer]
     ops: socket.socket
     drained: Sequence[ReplicaKey]  # by an operator's word, which the new process keeps
+    sessions: (
+        int | None
+    )  # file descriptor of what its workers know of sessions; None: the running one has another layout
 
 
 class Giver(Protocol):
@@ -144,7 +148,7 @@ def ask(host: str, port: int) -> Heir | None:
         except TimeoutError:  # whoever has the name does not accept
             raise ForeignError("whoever has the name for takeovers does not answer") from None
         process = _check_user(link)
-        _send(link, {"protocol": PROTOCOL, "version": __version__})
+        _send(link, {"protocol": PROTOCOL, "version": __version__, "sessions": session_table.LAYOUT})
         answer = _receive(link)
         if "refused" in answer:
             raise TakeoverError(f"the process that runs (pid {process}) lets nobody take over: {answer['refused']}")
@@ -154,7 +158,8 @@ def ask(host: str, port: int) -> Heir | None:
             offers.append(Offer(str(one["host"]), int(one["port"]), tuple(sockets)))
         (ops,) = _receive_sockets(link, received)
         drained = [(str(instance), str(replica)) for instance, replica in answer["drained"]]
-        return Heir(link, process, Estate(offers, ops, drained))
+        sessions = _receive_sessions(link) if answer.get("sessions") is True else None
+        return Heir(link, process, Estate(offers, ops, drained, sessions))
     except (OSError, KeyError, TypeError, ValueError) as error:
         _close(link, *received)
         what = "it did not answer" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
@@ -245,9 +250,12 @@ class Handover:
         estate = await self._giver.offer()
         try:
             listeners = [{"host": offer.host, "port": offer.port} for offer in estate.listeners]
-            _send(link, {"listeners": listeners, "drained": estate.drained})
+            sessions = estate.sessions if hello.get("sessions") == session_table.LAYOUT else None
+            _send(link, {"listeners": listeners, "drained": estate.drained, "sessions": sessions is not None})
             for sockets in (*(offer.sockets for offer in estate.listeners), (estate.ops,)):
                 socket.send_fds(link, [b"s"], [sock.fileno() for sock in sockets])
+            if sessions is not None:
+                socket.send_fds(link, [b"m"], [sessions])
             self._log.info(
                 f"process {process} has the listening sockets and starts; this one goes on until it is ready"
             )
@@ -305,6 +313,17 @@ def _receive_sockets(link: socket.socket, received: list[socket.socket]) -> list
     if not data or not sockets or flags & socket.MSG_CTRUNC:
         raise ConnectionResetError("not all sockets have come")
     return sockets
+
+
+def _receive_sessions(link: socket.socket) -> int:
+    """The memory of sessions. Raises OSError, ValueError if it is none: reading beyond its end would kill a worker."""
+    _, fds, _, _ = socket.recv_fds(link, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    if not fds:
+        raise ConnectionResetError("the memory of sessions has not come")
+    if (size := os.fstat(fds[0]).st_size) != session_table.TABLE_BYTES:
+        os.close(fds[0])
+        raise ValueError(f"the memory of sessions has {size} octets instead of {session_table.TABLE_BYTES}")
+    return fds[0]
 
 
 def _close(*sockets: socket.socket) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from haproxy_py import session_table
 from haproxy_py.control import takeover
 from haproxy_py.control.takeover import PROTOCOL, name_socket
 from tests.control.conftest import Control, Start, get, get_metric, get_status
@@ -211,6 +212,36 @@ def test_another_protocol_is_refused_with_advice(start: Start, setting: Setting)
         refused = json.loads(link.recv(65536))["refused"]
     assert "version 9.9 speaks another protocol" in refused
     assert "Stop this one, then start the other" in refused
+
+
+@pytest.mark.parametrize("layout", [None, session_table.LAYOUT + 1])
+def test_process_that_knows_no_such_memory_of_sessions_gets_none(
+    start: Start, setting: Setting, layout: int | None
+) -> None:
+    old = start()
+    old.expect_ready()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
+        link.settimeout(10)
+        link.connect(name_socket("127.0.0.1", setting.ops_port))
+        link.send(json.dumps({"protocol": PROTOCOL, "sessions": layout}).encode())
+        assert json.loads(link.recv(65536))["sessions"] is False
+        for _ in range(2):
+            assert link.recv(65536) == b"s"  # the sockets of the listener, and that of the operators' port
+        link.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            link.recv(65536)
+
+
+def test_memory_of_sessions_that_is_too_small_is_not_taken() -> None:
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    memory = os.memfd_create("small")
+    try:
+        with one, other:
+            socket.send_fds(one, [b"m"], [memory])
+            with pytest.raises(ValueError, match=f"has 0 octets instead of {session_table.TABLE_BYTES}"):
+                takeover._receive_sessions(other)
+    finally:
+        os.close(memory)
 
 
 @pytest.mark.parametrize("hello", [b"", b"{", b"[]", b"\xff", b"{}", b"x" * 60000])

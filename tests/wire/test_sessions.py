@@ -19,6 +19,7 @@ import pytest
 
 from haproxy_py import session_table
 from haproxy_py.control.segments import SessionMemory
+from tests.chaos.test_takeover import Successor
 from tests.proxy_process import ProxyProcess, describe_instance
 from tests.wire.inner_worker import InnerWorker, find_workers
 from tests.wire.scripted import WITHIN, ScriptedReplica, Wire, eventually, get_field, open_wire
@@ -519,6 +520,19 @@ async def test_sessions_are_known_to_workers_that_a_reload_adds(tmp_path: Path) 
         proxy.write_config()
         proxy.signal(signal.SIGHUP)
         await eventually(lambda: proxy.log.count(" accepts connections") == 4)
+        assert await poll_by_many_connections(proxy.port, sids) == {200}
+
+
+async def test_sessions_are_known_to_the_process_that_takes_over(tmp_path: Path) -> None:
+    one, two = Engine(), Engine()
+    async with AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(processes(tmp_path, one, two))
+        sids = await begin_sessions(proxy.port, one, two)
+        former = proxy.process
+        successor = Successor(proxy, 1)
+        stack.callback(successor.kill)
+        await asyncio.to_thread(successor.wait_until_it_has_taken_over)
+        assert await asyncio.to_thread(former.wait, WITHIN) == 0
         assert await poll_by_many_connections(proxy.port, sids) == {200}
 
 
