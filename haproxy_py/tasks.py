@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 
-TASKS = ("certificates", "checks", "names", "ops", "reflector", "reload", "takeover", "token", "watchdog")
+TASKS = ("certificates", "checks", "names", "notify", "ops", "reflector", "reload", "takeover", "token", "watchdog")
 """What runs in the background, as `haproxy_py_task_restarts_total` names it."""
 
 FIRST_PAUSE = 0.1

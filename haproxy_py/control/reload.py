@@ -39,12 +39,21 @@ Apply = Callable[[Config], Awaitable[str]]
 class Reloader:
     """The configuration in force, and the file that it comes from."""
 
-    def __init__(self, config: Config, source: str | None, apply: Apply, log: Log) -> None:
-        """`source` is None if the configuration came from flags, `config_file.STANDARD_INPUT` if it came from there."""
+    def __init__(
+        self,
+        config: Config,
+        source: str | None,
+        apply: Apply,
+        log: Log,
+        reloading: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        """`source` is None if the configuration came from flags, `config_file.STANDARD_INPUT` if it came from
+        there. `reloading`: surrounds each attempt."""
         self.config = config
         self._source = source
         self._apply = apply
         self._log = log
+        self._reloading = reloading
         self._file = SettledFile(source, MAX_BYTES) if source not in (None, config_file.STANDARD_INPUT) else None
         self._asked = asyncio.Event()
         self._loaded = time.time()
@@ -74,11 +83,14 @@ class Reloader:
             self._asked.clear()
             try:
                 if self._file is None:
-                    self._log.warning(f"SIGHUP: {self._explain_no_file()}; nothing was changed")
+                    with self._reloading():  # whoever sent the signal waits for the end of this
+                        self._log.warning(f"SIGHUP: {self._explain_no_file()}; nothing was changed")
                 elif was_asked:
-                    await self._take(await asyncio.to_thread(self._file.read), "SIGHUP", even_if_equal=True)
+                    with self._reloading():
+                        await self._take(await asyncio.to_thread(self._file.read), "SIGHUP", even_if_equal=True)
                 elif (data := await asyncio.to_thread(self._file.look)) is not None:
-                    await self._take(data, "file changed")
+                    with self._reloading():
+                        await self._take(data, "file changed")
             except OSError as error:
                 self._refuse("SIGHUP" if was_asked else "file changed", f"cannot be read: {error.strerror or error}")
             except Exception:  # a mistake of ours must not end a proxy that carries traffic

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import signal
 import socket
@@ -29,6 +30,7 @@ from haproxy_py.control.in_force import CLOSE_AFTER, InForce
 from haproxy_py.control.limits import raise_file_limit
 from haproxy_py.control.listeners import Change, Listeners
 from haproxy_py.control.log import Log
+from haproxy_py.control.notify import make_notifier
 from haproxy_py.control.ops_access import OpsAccess
 from haproxy_py.control.reload import Reloader
 from haproxy_py.control.routing import Routing
@@ -113,7 +115,8 @@ class Supervisor:
         self._ending: Ending | None = None  # once draining
         self._leaving = asyncio.Event()
         self._aborting = asyncio.Event()
-        self._reloader = Reloader(config, source, self._in_force.apply, self._log)
+        self._notifier = make_notifier(os.environ, self._log, takeover=takeover)
+        self._reloader = Reloader(config, source, self._in_force.apply, self._log, self._notifier.reloading)
         self._takes_over = takeover
         self._is_offered = False  # another process has what it needs to take over, and may do so
         self._heir: Heir | None = None  # until this process accepts: what it got of the one that runs
@@ -142,6 +145,7 @@ class Supervisor:
                     ("certificates", self._watch_certificates),
                     ("watchdog", self._watch_workers),
                     ("token", self._access.watch_token),
+                    ("notify", self._tell_service_manager),
                 )
             ]
             return await self._serve()
@@ -263,6 +267,7 @@ class Supervisor:
         )
         self._heir = None
         self.tell_listeners()
+        self._notifier.become_main()  # before the former main process may end: its unit would end with it
         try:
             await asyncio.to_thread(heir.confirm, taken)
             self._log.info(f"this process has taken over from process {heir.process}, which drains")
@@ -313,6 +318,7 @@ class Supervisor:
             f"process {process} has taken over: draining. Nobody new is accepted here; what runs may go on until "
             f"{drain.deadline:g} s from now"
         )
+        self._notifier.hand_over(process, drain.deadline + KILL_AFTER_DEADLINE + KILL_AFTER_STOP)
         now = asyncio.get_running_loop().time()
         if self._ending is None:
             self._ending = Ending(now + drain.delay, now + CLOSE_AFTER, now + drain.deadline, taken)
@@ -336,6 +342,7 @@ class Supervisor:
             now = asyncio.get_running_loop().time()
             self._ending = Ending(now + delay, now + delay, now + deadline)
             self._leaving.set()
+            self._notifier.stop(deadline + KILL_AFTER_DEADLINE + KILL_AFTER_STOP)
             self._log.info(
                 f"{number.name}: draining. Readiness is off; new connections are accepted for {delay:g} s more, what "
                 f"runs may go on until {deadline:g} s from now; a second signal aborts"
@@ -380,6 +387,19 @@ class Supervisor:
             await asyncio.wait({working}, timeout=KILL_AFTER_STOP)
         self._crew.kill()
         await asyncio.wait({working})  # ends: nothing survives SIGKILL
+
+    async def _tell_service_manager(self) -> None:
+        """Say when the proxy is ready, and what it does. Ends by being cancelled, or because nobody is to be told."""
+        while self._notifier.is_on:
+            if self._heir is None:  # until then this process is none that anybody should count on
+                table = self._routing.table
+                replicas = sum(len(instance.replicas) for instance in table.instances)
+                status = f"instances: {len(table.instances)}, replicas: {replicas}, workers: {len(self._crew.workers)}"
+                if refusal := self._reloader.view().refusal:
+                    status = f"{status}; the changed configuration was refused: {refusal}"
+                waits = self.view().explain_not_ready() if self._notifier.is_starting else []
+                self._notifier.look(waits, status, time.monotonic())
+            await asyncio.sleep(self._notifier.pause)
 
     async def _watch_workers(self) -> None:
         """Report and replace workers that stand still. Ends by being cancelled."""
