@@ -67,9 +67,9 @@ class InForce:
         """Everything is open for the first time."""
         self.own_ports = self._listeners.ports | {self._access.number}
 
-    async def warn_of_files(self) -> None:
+    async def warn_of_files(self, config: Config) -> None:
         """Say which files with a secret others may read."""
-        for warning in await asyncio.to_thread(find_exposed, self.config):
+        for warning in await asyncio.to_thread(find_exposed, config):
             self._log.warning(warning)
 
     async def apply(self, read: Config) -> str:
@@ -79,6 +79,7 @@ class InForce:
             count = len(crew.workers) + len(crew.joining)
             wanted = count if read.workers == self.config.workers else read.workers or count_cpus()
             numbers = crew.choose_numbers(max(0, wanted - count))
+            await self.warn_of_files(read)
             change, ops = await self._prepare(read, numbers)
             return await self._commit(read, change, ops, count, wanted, numbers)
 
@@ -123,7 +124,6 @@ class InForce:
         self._supervisor.tell_listeners(change.surviving)
         self._say(change, count, wanted)
         await self._access.commit(ops)
-        await self.warn_of_files()
         if change.left or leaving:
             await asyncio.sleep(CLOSE_AFTER)
             self._listeners.close_left(change)

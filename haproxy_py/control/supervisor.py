@@ -171,7 +171,7 @@ class Supervisor:
         workers = [segment.worker for segment in self._crew.segments]
         self._log.info(f"haproxy_py {__version__} starts, workers: {len(workers)}")
         await self._access.read_token()
-        await self._in_force.warn_of_files()
+        await self._in_force.warn_of_files(self._in_force.config)
         self._file_limit = raise_file_limit()
         if self._takes_over:
             await self._ask_for_estate()
