@@ -262,7 +262,7 @@ class Handover:
             try:
                 async with asyncio.timeout(READY_WITHIN + ANSWER_WITHIN):
                     data = await loop.sock_recv(link, MAX_MESSAGE)
-            except TimeoutError:
+            except (TimeoutError, ConnectionResetError):  # reset: it was killed before it had read all of it
                 data = b""
             if not data:
                 self._log.warning(f"process {process} did not become ready; nothing has changed")
