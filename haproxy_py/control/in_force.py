@@ -139,3 +139,6 @@ class InForce:
             self._log.info(f"listening on {listener}")
         if workers != wanted:
             self._log.info(f"workers: {wanted}, formerly {workers}")
+        if change.added or workers != wanted:
+            for warning in self._listeners.explain_idle(wanted):
+                self._log.warning(warning)

@@ -3,6 +3,7 @@
 - A listener is known by its address as configured. What else changes (certificate, limit of connections) is changed in place.
 - One that begins or ceases to end TLS becomes another listener on the same sockets: nobody who waits in a queue is lost.
 - A change is prepared first: everything that may fail is tried, and nothing has changed if it does.
+- Sockets that the service manager passed (`activation.py`) come first in the group of their address, and stay there with it.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import itertools
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from haproxy_py import channel
 from haproxy_py.config import Listen
+from haproxy_py.control.activation import Activation
 from haproxy_py.control.certificates import CertificateFiles
 from haproxy_py.control.limits import share_connections
-from haproxy_py.control.sockets import admit_all, bind_another, bind_workers, format_address, listen, steer
+from haproxy_py.control.sockets import BindError, admit_all, bind_another, bind_workers, format_address, listen, steer
 from haproxy_py.control.takeover import Offer
 from haproxy_py.ops.view import ListenerView
 
@@ -36,6 +38,7 @@ class Listener:
     sockets: dict[int, socket.socket]  # by worker, in the order in which they began to listen
     waiting: dict[int, socket.socket]  # of workers that have not joined: bound, not listening
     files: CertificateFiles | None  # of a listener that ends TLS
+    passed: int = 0  # sockets at the head of the group that the service manager keeps
 
     @property
     def scheme(self) -> str:
@@ -82,7 +85,8 @@ class Change:
 class Listeners:
     """The listeners that are open now."""
 
-    def __init__(self) -> None:
+    def __init__(self, activation: Activation) -> None:
+        self._activation = activation
         self._open: list[Listener] = []
         self._numbers = itertools.count(1)
 
@@ -150,6 +154,12 @@ class Listeners:
             for listener in self._open
         ]
 
+    def list_kept(self, worker: int) -> frozenset[int]:
+        """The numbers of the listeners whose socket of this worker the service manager keeps, with its queue."""
+        return frozenset(
+            listener.number for listener in self._open if worker in list(listener.sockets)[: listener.passed]
+        )
+
     def list_surviving(self, worker: int, taken: Sequence[int]) -> frozenset[int]:
         """The numbers of the listeners whose socket of this worker is among those that were taken, in the order of `offer`."""
         return frozenset(
@@ -194,31 +204,64 @@ class Listeners:
                 listener = before
             elif bool(before.listen.tls) == bool(one.tls):
                 files = before.files if before.listen.tls == one.tls else self._read_files(setting, one)
-                listener = Listener(before.number, one, before.sockets, before.waiting, files)
+                listener = replace(before, listen=one, files=files)
             else:
                 files = self._read_files(setting, one)
-                listener = Listener(next(self._numbers), one, before.sockets, before.waiting, files)
+                listener = replace(before, number=next(self._numbers), listen=one, files=files)
                 change.left.append(before)
                 surviving.add(before.number)
                 change.added.append(listener)
             change.listeners.append(listener)
             if listener.files is not None:
                 listener.files.setting = f"{setting}.tls"
+            place = len(listener.sockets) + len(listener.waiting)
             for worker in [*more, *(joining if before is None else ())]:
-                sock = bind_another(next(iter(listener.sockets.values())), f"{setting}.address")
-                change.keep(sock)
-                change.further.append((listener, worker, sock))
+                sock = self._open_further(listener, place, f"{setting}.address")
+                if sock is not None:
+                    place += 1
+                    change.keep(sock)
+                    change.further.append((listener, worker, sock))
         change.left += left.values()
         change.surviving = frozenset(surviving)
 
     def _open_new(self, change: Change, setting: str, one: Listen, workers: Sequence[int]) -> Listener:
         files = self._read_files(setting, one)
+        if passed := self._activation.find(one.host, one.port, f"{setting}.address"):
+            change.keep(*passed)
+            if len(passed) > len(workers):  # whoever waits in the queue of one that nobody has would wait for ever
+                raise BindError(
+                    f"{setting}.address: the service manager passed {len(passed)} sockets for it, and there are workers "
+                    f"for {len(workers)}: have as many lines of ListenStream= in its socket unit, or set workers"
+                )
+            sockets = dict(zip(workers, passed, strict=False))
+            listener = Listener(next(self._numbers), one, sockets, {}, files, len(passed))
+            for worker in workers[len(passed) :]:
+                sock = self._open_further(listener, len(sockets), f"{setting}.address")
+                if sock is not None:
+                    change.keep(sock)
+                    listen(sock, f"{setting}.address")
+                    sockets[worker] = sock
+            change.added.append(listener)
+            return listener
         beside_own = one.port in self.ports
-        sockets = bind_workers(one.host, one.port, len(workers), f"{setting}.address", beside_own=beside_own)
-        change.keep(*sockets)
-        listener = Listener(next(self._numbers), one, dict(zip(workers, sockets, strict=True)), {}, files)
+        own = bind_workers(one.host, one.port, len(workers), f"{setting}.address", beside_own=beside_own)
+        change.keep(*own)
+        listener = Listener(next(self._numbers), one, dict(zip(workers, own, strict=True)), {}, files)
         change.added.append(listener)
         return listener
+
+    def _open_further(self, listener: Listener, place: int, setting: str) -> socket.socket | None:
+        """A socket for this place in the group of a listener; None if another user has opened the group. Raises BindError."""
+        if place < listener.passed:
+            passed = self._activation.find(listener.listen.host, listener.listen.port, setting)
+            _close([*passed[:place], *passed[place + 1 :]])
+            return passed[place]
+        try:
+            return bind_another(next(iter(listener.sockets.values())), setting)
+        except BindError:
+            if listener.passed:
+                return None
+            raise
 
     def _read_files(self, setting: str, one: Listen) -> CertificateFiles | None:
         if one.tls is None:
@@ -232,6 +275,19 @@ class Listeners:
         self._open = change.listeners
         for listener, worker, sock in change.further:
             listener.waiting[worker] = sock
+        for listener in change.added:
+            if listener.passed:
+                steer(next(iter(listener.sockets.values())), len(listener.sockets))
+
+    def explain_idle(self, workers: int) -> list[str]:
+        """Which listeners have sockets for some of so many workers only, and what to do about it."""
+        return [
+            f"{listener}: the service manager passed {listener.passed} of the {workers} sockets that as many workers need, "
+            f"so {workers - found} of them have nobody to serve there: have ReusePort=yes and {workers} lines of "
+            f"ListenStream= in its socket unit, or set workers: {listener.passed}"
+            for listener in self._open
+            if listener.passed and (found := len(listener.sockets) + len(listener.waiting)) < workers
+        ]
 
     def close_left(self, change: Change) -> None:
         """Give up the sockets of those that are left; workers have their own copies until nobody waits there."""

@@ -12,8 +12,9 @@ import socket
 from dataclasses import dataclass
 
 from haproxy_py.config import Ops
+from haproxy_py.control.activation import Activation
 from haproxy_py.control.log import Log
-from haproxy_py.control.sockets import bind_alone, format_address
+from haproxy_py.control.sockets import format_address
 from haproxy_py.control.takeover import Giver, Handover
 from haproxy_py.control.token import SHORT, TokenError, TokenFile, find_token_file
 from haproxy_py.ops.port import OpsPort
@@ -38,7 +39,8 @@ class OpsChange:
 class OpsAccess:
     """What is in force of it."""
 
-    def __init__(self, ops: Ops, proxy: Proxy, giver: Giver, log: Log) -> None:
+    def __init__(self, ops: Ops, proxy: Proxy, giver: Giver, activation: Activation, log: Log) -> None:
+        self._activation = activation
         self._proxy = proxy
         self._log = log
         self._ops = ops
@@ -83,7 +85,7 @@ class OpsAccess:
             token_file, token = await _read_token(ops)
         if (ops.host, ops.port) == (self._ops.host, self._ops.port):
             return OpsChange(ops, self._port, self.sock, self.number, token_file, token)
-        sock = await asyncio.to_thread(bind_alone, ops.host, ops.port, "ops.address")
+        sock = await asyncio.to_thread(self._activation.bind_alone, ops.host, ops.port, "ops.address")
         port = OpsPort(self._proxy, self._log.say)
         await port.open(sock)
         return OpsChange(ops, port, sock, sock.getsockname()[1], token_file, token)

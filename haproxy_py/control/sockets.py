@@ -34,7 +34,7 @@ def bind_workers(host: str, port: int, workers: int, setting: str, *, beside_own
     `setting` names the part of the configuration that asked for it. `beside_own`: this process has the port already, on an
     address that may overlap. Raises BindError; then nothing stays open.
     """
-    family, address = _resolve(host, port, setting)
+    family, address = resolve(host, port, setting)
     if port and not beside_own:
         # Two programs of one user that both set SO_REUSEPORT share the port in silence. Without it, binding fails.
         _bind(family, address, setting, share=False).close()
@@ -93,7 +93,7 @@ def admit_all(sock: socket.socket) -> None:
 
 def bind_alone(host: str, port: int, setting: str) -> socket.socket:
     """One listening socket that is not shared. Raises BindError."""
-    family, address = _resolve(host, port, setting)
+    family, address = resolve(host, port, setting)
     sock = _bind(family, address, setting, share=False)
     try:
         _listen(sock, address, setting)
@@ -119,7 +119,7 @@ def format_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _resolve(host: str, port: int, setting: str) -> tuple[socket.AddressFamily, tuple[object, ...]]:
+def resolve(host: str, port: int, setting: str) -> tuple[socket.AddressFamily, tuple[object, ...]]:
     """The address to bind. A name that has both families is taken as IPv4."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

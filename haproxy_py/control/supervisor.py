@@ -23,6 +23,7 @@ import uvloop
 from haproxy_py import __version__, channel
 from haproxy_py.config import Config
 from haproxy_py.control import watchdog
+from haproxy_py.control.activation import Activation
 from haproxy_py.control.certificates import LOOK_EVERY, CertificateError
 from haproxy_py.control.cpus import count_cpus
 from haproxy_py.control.crew import KILL_AFTER_DEADLINE, Crew
@@ -34,7 +35,7 @@ from haproxy_py.control.notify import make_notifier
 from haproxy_py.control.ops_access import OpsAccess
 from haproxy_py.control.reload import Reloader
 from haproxy_py.control.routing import Routing
-from haproxy_py.control.sockets import BindError, bind_alone, format_address, is_of_this_machine
+from haproxy_py.control.sockets import BindError, format_address, is_of_this_machine
 from haproxy_py.control.tables import TableBuilder, TableError
 from haproxy_py.control.takeover import ANSWER_WITHIN, READY_WITHIN, Estate, ForeignError, Heir, TakeoverError, ask
 from haproxy_py.control.token import TokenError
@@ -108,8 +109,9 @@ class Supervisor:
         self._crew = Crew(config.workers or count_cpus(), self._log)
         tables = TableBuilder(self._crew.segments, time.monotonic)
         self._routing = Routing(config, tables, self._is_own, self._crew.publish, self._log)
-        self._listeners = Listeners()
-        self._access = OpsAccess(config.ops, self, self, self._log)
+        self._activation = Activation()
+        self._listeners = Listeners(self._activation)
+        self._access = OpsAccess(config.ops, self, self, self._activation, self._log)
         self._in_force = InForce(config, self, self._crew, self._listeners, self._routing, self._access, self._log)
         self._file_limit = 0
         self._ending: Ending | None = None  # once draining
@@ -159,6 +161,7 @@ class Supervisor:
             await self._access.close()
             await self._routing.close()
             self._listeners.close_all()
+            self._activation.close()
 
     def release(self) -> None:
         """Give back the shared memory. Nothing may be used afterwards."""
@@ -170,6 +173,7 @@ class Supervisor:
         """Bind every port and open the operators' one; workers do not run yet."""
         workers = [segment.worker for segment in self._crew.segments]
         self._log.info(f"haproxy_py {__version__} starts, workers: {len(workers)}")
+        self._activation.take(os.environ)
         await self._access.read_token()
         await self._in_force.warn_of_files(self._in_force.config)
         self._file_limit = raise_file_limit()
@@ -192,13 +196,17 @@ class Supervisor:
             self._listeners.commit(self._inherited)
             return self._heir.estate.ops
         self._listeners.commit(self._listeners.prepare(wanted, workers))
-        return bind_alone(ops.host, ops.port, "ops.address")
+        sock = self._activation.bind_alone(ops.host, ops.port, "ops.address")
+        self._activation.check_all_used()
+        return sock
 
     async def _show(self) -> None:
         """Open the operators' port, say where everything is, and let others take over."""
         await self._access.open()
         for listener in self._listeners:
             self._log.info(f"listening on {listener}")
+        for warning in self._listeners.explain_idle(len(self._crew.workers)):
+            self._log.warning(warning)
         self._access.say()
 
     async def _serve(self) -> int:
@@ -236,6 +244,12 @@ class Supervisor:
             where = format_address(ops.host, ops.port)
             self._log.info(f"no haproxy_py of this user has its operators' port at {where}: nothing to take over")
             return
+        if self._activation:
+            self._heir.give_up()
+            raise TakeoverError(
+                f"process {self._heir.process} runs, and the service manager passed sockets to this one: both cannot be "
+                "served. With sockets of the service manager, restart its unit in place of --takeover"
+            )
         self._log.info(f"taking over from process {self._heir.process}, which goes on until this one is ready")
         if self._heir.estate.sessions is not None:
             self._crew.share_sessions(self._heir.estate.sessions)
@@ -442,8 +456,9 @@ class Supervisor:
         delay, deadline = (max(0.0, moment - now) for moment in (self._ending.idle_ends, self._ending.deadline))
         taken = self._ending.taken
         if taken is None:
-            return channel.Drain(delay, deadline)
-        return channel.Drain(delay, deadline, False, self._listeners.list_surviving(worker, taken))
+            return channel.Drain(delay, deadline, True, self._listeners.list_kept(worker))
+        surviving = self._listeners.list_surviving(worker, taken) | self._listeners.list_kept(worker)
+        return channel.Drain(delay, deadline, False, surviving)
 
     def list_instance_slots(self) -> list[int]:
         """Slots that have or had an instance."""
