@@ -14,7 +14,7 @@ class Timeouts:
 
     client_head: float = 10.0  # accept, or first byte of a later request, to the end of its head
     client_idle: float = 75.0  # between two exchanges of a connection
-    client_body: float = 30.0  # (P) waiting for bytes of a request body
+    client_body: float = 30.0  # (P) waiting for bytes of a request body; how far it may lag behind `Limits.body_rate`
     request_total: float = 300.0  # first byte of a request to the end of its body
     client_write: float = 60.0  # (P) answer waiting, client takes nothing
     connect: float = 2.0  # one attempt to connect to a replica
@@ -44,6 +44,7 @@ class Limits:
     gather: int = (
         65536  # a body up to here has come whole before its request takes a place at a replica; 0: bodies stream
     )
+    body_rate: int = 500  # bytes per second; a request body may lag behind it by `Timeouts.client_body`; 0: any rate
     buffer: int = 65536  # bytes waiting for a slow side before reading from the other pauses
     exchanges: int = 1024  # at once on one replica, per worker; tunnels not counted
     queue: int = 1024  # requests of an instance that wait for a place at a replica, per worker; 0: none

@@ -233,6 +233,7 @@ _read_limits = section(
         "response_fields": number(10, 500),
         "request_body": size(1, 1024 * 1024 * MIB, may_be_off=True),
         "gather": size(1, 1 * MIB, may_be_off=True),
+        "body_rate": size(1, 1 * MIB, may_be_off=True),
         "buffer": size(4 * KIB, 16 * MIB),
         "exchanges": number(1, 65536),
         "queue": number(0, 65536),

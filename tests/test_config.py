@@ -439,6 +439,7 @@ RANGES = [
     ("response_fields", "10", "0"),
     ("request_body", "1GiB", "1025GiB"),
     ("gather", "1MiB", "2MiB"),
+    ("body_rate", "1MiB", "2MiB"),
     ("buffer", "16MiB", "17MiB"),
     ("buffer", "4KiB", "0"),
     ("exchanges", "1", "0"),

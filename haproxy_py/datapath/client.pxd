@@ -4,6 +4,7 @@ cdef class ClientConnection(Request):
     # per connection
     cdef bytes held  # what has come and cannot be used yet: part of a head, or later requests
     cdef bint reading_paused
+    cdef double paused_at  # monotonic seconds
     cdef bint turn_pending  # what is held waits for the next turn of the loop
     cdef bint half_closed  # the client has sent FIN
     cdef int exchanges  # ended on this connection
@@ -15,6 +16,8 @@ cdef class ClientConnection(Request):
     cdef Py_ssize_t take_head(self, const char* data, Py_ssize_t size) except -1
     cdef Py_ssize_t take_body(self, const char* data, Py_ssize_t size) except -1
     cdef body_moved(self)
+    cdef void count_body(self, Py_ssize_t size) noexcept
+    cdef bint body_is_late(self) noexcept
     cdef gathered_more(self)
     cdef void start_body_deadline(self)
     cdef void watch_taking(self)

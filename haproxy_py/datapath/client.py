@@ -63,7 +63,8 @@ from haproxy_py import counters as layout
 _CONNECTIONS = cython.declare(cython.int, layout.WORKER_CLIENT_CONNECTIONS)
 _CONNECTIONS_TOTAL = cython.declare(cython.int, layout.WORKER_CLIENT_CONNECTIONS_TOTAL)
 _FRESH = cython.declare(cython.double, 1.0)  # seconds from accepting: its first request is on the way
-_TOTAL_STEP = cython.declare(cython.double, 0.25)  # seconds
+_STEP = cython.declare(cython.double, 0.25)  # seconds
+_STEPS = cython.declare(cython.double, 120.0)  # deadlines of a body that are told apart below the longest one
 
 
 @cython.cfunc
@@ -278,6 +279,8 @@ class ClientConnection(Request):
         self.octets_in = end if end >= 0 else size
         if body.complete:
             self.stage = WAITING
+        else:
+            self.body_due = context.clock.awake() + self.instance.client_body.duration
         reason = self.judge(head, cython.address(passage), used)
         if reason == 0:
             reason = self.choose_replica(head, cython.address(passage))
@@ -337,7 +340,7 @@ class ClientConnection(Request):
                 self.stage = CLOSING
                 self.reset()
             return size
-        self.octets_in += end
+        self.count_body(end)
         if self.body.spans is not None:
             rewritten = self.body.rewritten()
             piece = PyBytes_AS_STRING(rewritten)
@@ -358,6 +361,29 @@ class ClientConnection(Request):
         return end
 
     @cython.cfunc
+    @cython.exceptval(check=False)
+    def count_body(self, size: cython.Py_ssize_t) -> cython.void:
+        """So many octets of the request's body have come. They put off its due time, however many to `client_body` from now:
+        what came fast gives no right to a long trickle."""
+        instance: Instance = self.instance
+        longest: cython.double = self.context.clock.awake() + instance.client_body.duration
+        self.octets_in += size
+        if instance.body_rate > 0 and self.body_due + size / instance.body_rate < longest:
+            self.body_due += size / instance.body_rate
+        else:
+            self.body_due = longest
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def body_is_late(self) -> cython.bint:
+        """Whether the body comes too slowly, or has taken too long; deadlines restart with every octet."""
+        instance: Instance = self.instance
+        clock: Clock = self.context.clock
+        if instance.request_total > 0 and clock.now - self.started > instance.request_total:
+            return True
+        return instance.client_body.duration > 0 and self.body_due < clock.awake()
+
+    @cython.cfunc
     def gathered_more(self):
         """A piece of the request's body has come, and the request has no place yet."""
         context: Context = self.context
@@ -365,7 +391,7 @@ class ClientConnection(Request):
         if self.body.complete:
             self.stage = WAITING
             self.send_gathered()
-        elif instance.request_total > 0 and context.clock.now - self.started > instance.request_total:
+        elif self.body_is_late():
             self.expired()
         elif self.octets_in > instance.gather or context.gathered > GATHERED:
             self.send_gathered()
@@ -375,7 +401,7 @@ class ClientConnection(Request):
     @cython.cfunc
     def passed(self, size: cython.Py_ssize_t):
         upstream: ReplicaConnection = self.upstream
-        self.octets_in += size
+        self.count_body(size)
         self.body.passed(size)
         if upstream is not None:
             upstream.request_passed(size)
@@ -389,7 +415,7 @@ class ClientConnection(Request):
             self.stage = WAITING
             if upstream is not None:
                 upstream.request_is_complete()
-        elif self.instance.request_total > 0 and (self.context.clock.now - self.started > self.instance.request_total):
+        elif self.body_is_late():
             self.expired()
             return
         else:
@@ -535,17 +561,29 @@ class ClientConnection(Request):
 
     @cython.cfunc
     def start_body_deadline(self) -> cython.void:
-        """For the next octets of the request's body: a trickle must not extend a request beyond its total."""
+        """For the next octets of the request's body: a trickle must extend a request neither beyond its total nor below its
+        rate."""
         instance: Instance = self.instance
         clock: Clock = self.context.clock
+        longest: cython.double = instance.client_body.duration
         left: cython.double
-        if instance.request_total > 0:
-            left = self.started + instance.request_total - clock.now
-            if left < instance.client_body.duration or instance.client_body.duration <= 0:
-                # Deadlines are queued by duration, so there must be few durations: whole quarters of a second.
-                clock.queue(ceil(left * 4) / 4 if left > 0 else _TOTAL_STEP).start(self)
+        step: cython.double
+        if longest <= 0:
+            if instance.request_total <= 0:
+                self.stop_deadline()
                 return
-        instance.client_body.start(self)
+            longest = instance.request_total
+            left = self.started + longest - clock.now
+        else:
+            left = self.body_due - clock.awake()
+            if instance.request_total > 0 and self.started + instance.request_total - clock.now < left:
+                left = self.started + instance.request_total - clock.now
+        # Deadlines are queued by duration, so there must be few durations.
+        step = longest / _STEPS if longest > _STEP * _STEPS else _STEP
+        if left > longest - step:
+            clock.queue(longest).start(self)
+        else:
+            clock.queue(ceil(left / step) * step if left > 0 else step).start(self)
 
     @cython.cfunc
     def watch_taking(self) -> cython.void:
@@ -625,7 +663,10 @@ class ClientConnection(Request):
             return
         self.reading_paused = paused
         if paused:
+            self.paused_at = self.context.clock.awake()
             self.stream.pause()
-        elif not self.half_closed:
-            self.stream.resume()
+        else:
+            self.body_due += self.context.clock.awake() - self.paused_at  # what was not read came not too slowly
+            if not self.half_closed:
+                self.stream.resume()
         self.choose_deadline()

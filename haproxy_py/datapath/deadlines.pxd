@@ -17,12 +17,14 @@ cdef class DeadlineQueue:
 
 cdef class Clock:
     cdef readonly double now  # as of the last tick or turn
+    cdef double stood_still  # seconds that the worker has stood still so far
     cdef double ticked  # when the last tick was
     cdef bint late  # it came late
     cdef dict queues
     cdef public object on_tick
 
     cdef void refresh(self) noexcept
+    cdef double awake(self) noexcept nogil
     cdef void make_up(self, double now)
     cdef bint is_due(self) noexcept
     cpdef DeadlineQueue queue(self, double duration)

@@ -114,7 +114,16 @@ class Clock:
         now: cython.double = monotonic()
         if now - self.now > _TICK:
             self.make_up(now)
+            if now - self.now > _LATE:
+                self.stood_still += now - self.now
         self.now = now
+
+    @cython.cfunc
+    @cython.nogil
+    @cython.exceptval(check=False)
+    def awake(self) -> cython.double:
+        """Seconds that pass only while the worker does not stand still: for what others are given a time to do."""
+        return self.now - self.stood_still
 
     @cython.cfunc
     def make_up(self, now: cython.double) -> cython.void:

@@ -43,6 +43,7 @@ cdef class Exchange(ReplicaUser):
     cdef bytes key  # Sec-WebSocket-Key of an upgrade
     cdef bytes judged_path  # of an upgrade: what the gate judged
     cdef bytes judged_method
+    cdef double body_due  # monotonic seconds: when its body, as far as it has come, will have come too slowly
     cdef double started  # monotonic seconds; before the first exchange, when the connection was accepted
     # per exchange: the way to a replica
     cdef Replica replica  # one of whose active exchanges this is; None: none

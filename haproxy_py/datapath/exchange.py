@@ -209,6 +209,9 @@ class Exchange(ReplicaUser):
             return
         write_response(self.context, head, self.replica, False, False, False, None)
         self.send_written()
+        if head.status == 100 and self.stage == BODY:  # the client has waited for that; its turn begins now
+            self.body_due = self.context.clock.awake() + self.instance.client_body.duration
+            self.choose_deadline()
 
     @cython.cfunc
     def answer_goes_on(self, connection: ReplicaConnection, piece: cython.p_const_char, size: cython.Py_ssize_t):

@@ -41,6 +41,7 @@ cdef class Instance:
     cdef int max_response_lines
     cdef long long max_body
     cdef Py_ssize_t gather  # of a body that is read whole before a place is taken; 0: none
+    cdef double body_rate  # octets per second that a request's body must come with; 0: any
     cdef Py_ssize_t buffer
     cdef int max_exchanges
     cdef int max_queue

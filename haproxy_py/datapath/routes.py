@@ -73,6 +73,7 @@ class Instance:
         self.max_response_lines = limits.response_fields
         self.max_body = limits.request_body
         self.gather = limits.gather
+        self.body_rate = limits.body_rate
         self.buffer = limits.buffer
         self.max_exchanges = limits.exchanges
         self.max_queue = limits.queue

@@ -109,7 +109,9 @@ async def test_stalled_request_body_is_answered_408() -> None:
     async with (
         ScriptedReplica(hold_forever) as replica,
         InnerWorker(
-            [replica.url], timeouts={"client_body": "300ms", "linger": "100ms"}, limits={"gather": 0}
+            [replica.url],
+            timeouts={"client_body": "300ms", "linger": "100ms"},
+            limits={"gather": 0, "body_rate": 0},
         ) as worker,
         await worker.open() as client,
     ):
