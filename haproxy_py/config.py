@@ -240,6 +240,7 @@ class Ops:
     host: str = "127.0.0.1"
     port: int = 9090
     token_file: str = ""  # path; empty: calls that change something are off
+    hosts: tuple[str, ...] = ()  # names that the port may be called by, beside those that no stranger can have
 
 
 @dataclass(frozen=True, slots=True)

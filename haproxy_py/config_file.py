@@ -398,7 +398,13 @@ def _read_tls(node: Node, problems: Problems) -> Tls | None:
 def _read_ops(addresses: _Addresses) -> Reader[Ops]:
     def read(node: Node, problems: Problems) -> Ops:
         token_file = file_path("a path like /etc/haproxy-py/ops-token")
-        found = read_keys(node, {"address": addresses.read, "token_file": token_file}, problems)
+        host: Reader[str] = once(text_only(values.host_name, "a host name"), {})
+        keys = {
+            "address": addresses.read,
+            "token_file": token_file,
+            "hosts": list_of(host, MAX_HOSTS, may_be_empty=True),
+        }
+        found = read_keys(node, keys, problems)
         return Ops(*found.pop("address", ()), **found)
 
     return read

@@ -1197,6 +1197,14 @@ def test_token_file_is_a_path_beside_the_address() -> None:
     assert parse(write(top="ops: {token_file: token}"), "x").ops == Ops(token_file="token")
 
 
+def test_names_of_the_operators_port_are_host_names() -> None:
+    assert parse(write(top="ops: {hosts: [Ops.example.com, ops-2]}"), "x").ops == Ops(
+        hosts=("ops.example.com", "ops-2")
+    )
+    assert "there are no wildcards" in find_error(write(top="ops: {hosts: ['*']}"))
+    assert "already there" in find_error(write(top="ops: {hosts: [a, A]}"))
+
+
 def test_token_file_needs_a_name() -> None:
     assert "expected the path of a file" in find_error(write(top="ops: {token_file: ''}"))
 

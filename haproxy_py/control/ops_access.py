@@ -45,6 +45,7 @@ class OpsAccess:
         self._log = log
         self._ops = ops
         self._port = OpsPort(proxy, log.say)
+        self._port.hosts = ops.hosts
         self._socket: socket.socket | None = None  # until `take`
         self.number = 0  # of the port that is open
         self._token_file: TokenFile | None = None  # None: calls that change something are off
@@ -87,6 +88,7 @@ class OpsAccess:
             return OpsChange(ops, self._port, self.sock, self.number, token_file, token)
         sock = await asyncio.to_thread(self._activation.bind_alone, ops.host, ops.port, "ops.address")
         port = OpsPort(self._proxy, self._log.say)
+        port.hosts = ops.hosts
         await port.open(sock)
         return OpsChange(ops, port, sock, sock.getsockname()[1], token_file, token)
 
@@ -98,6 +100,7 @@ class OpsAccess:
     async def commit(self, change: OpsChange) -> None:
         """From now on what was prepared is what is open."""
         former, self._port = self._port, change.port
+        self._port.hosts = change.ops.hosts
         self._ops, self._socket, self.number = change.ops, change.sock, change.number
         if change.token_file is not self._token_file or former is not self._port:
             self._use_token(change.token_file, change.token)

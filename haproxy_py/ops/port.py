@@ -18,6 +18,7 @@ from prometheus_client.exposition import choose_encoder
 from haproxy_py.ops.answers import Handler, Say, answer_json, answer_safely, bound_exchange
 from haproxy_py.ops.changes import Changes
 from haproxy_py.ops.connections import KEEP_ALIVE, OpsConnections
+from haproxy_py.ops.hosts import refuse_host
 from haproxy_py.ops.metrics import Scrape
 from haproxy_py.ops.page import PAGE, POLICY
 from haproxy_py.ops.status import describe_status
@@ -39,6 +40,7 @@ class OpsPort:
 
     def __init__(self, proxy: Proxy, say: Say) -> None:
         self.changes = Changes(proxy, say)
+        self.hosts: tuple[str, ...] = ()  # names that it may be called by, beside those that `hosts.py` knows
         self._proxy = proxy
         self._say = say
         self._scraping = asyncio.Lock()
@@ -95,11 +97,14 @@ class OpsPort:
             raise RuntimeError("a request before the port was opened")
         connections.begin_exchange(request.protocol)
         try:
-            answer = await answer_safely(request, handler, self._say)
+            answer = await answer_safely(request, partial(self._answer_host, handler), self._say)
             await bound_exchange(request, answer)
         finally:
             connections.end_exchange(request.protocol)
         return answer
+
+    async def _answer_host(self, handler: Handler, request: web.Request) -> web.StreamResponse:
+        return refuse_host(request, self.hosts) or await handler(request)
 
     async def _show_liveness(self, request: web.Request) -> web.Response:
         return answer_json({"live": True})
