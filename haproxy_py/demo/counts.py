@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import select
 import shutil
 import signal
 import threading
@@ -16,6 +17,7 @@ from haproxy_py.demo.replicas import DemoReplica
 
 INTERVAL = 1.0  # seconds between two looks
 TIMEOUT = 2.0  # seconds for one look
+MAX_LINE = 1000  # octets; a pipe that takes anything takes 4,096
 
 
 def describe_counts(status: dict[str, Any], replicas: Sequence[DemoReplica]) -> str:
@@ -79,13 +81,25 @@ class LiveCounts:
                 return
 
     def _show(self, line: str) -> None:
+        if not self._takes_more():
+            return
         if self._is_terminal:
             width = shutil.get_terminal_size().columns - 1
             self._output.write(f"\r\x1b[K{line[:width]}")
         elif line != self._shown:
-            self._output.write(f"{line}\n")
+            self._output.write(f"{line[:MAX_LINE]}\n")
         self._output.flush()
         self._shown = line
+
+    def _takes_more(self) -> bool:
+        """Whether a line can be written without waiting: a reader that has stopped must not keep the demo from its end."""
+        try:
+            fd = self._output.fileno()
+        except OSError:  # no file: io.UnsupportedOperation is one
+            return True
+        poll = select.poll()
+        poll.register(fd, select.POLLOUT)
+        return bool(poll.poll(0))
 
     def _read_status(self) -> dict[str, Any] | None:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)

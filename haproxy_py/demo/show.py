@@ -27,6 +27,7 @@ ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # where to connect to, when 
 
 def show_demo(listen: str, ops: str, *, node_red: bool) -> int:
     """Run until a signal ends it. The exit status: 0 ended by a signal, 1 could not start, 2 an address is wrong."""
+    _interrupted.clear()
     former = {number: signal.signal(number, _interrupt) for number in ENDING}
     try:
         # Only to judge the addresses: the real replicas are not known yet.
@@ -97,6 +98,8 @@ def _run(config: Config, *, node_red: bool) -> int:
         ops_host = ANY_HOST.get(ops.host, ops.host).strip("[]")
         # From here on they wait until the proxy obeys them: an exception while the thread starts would leave it running for ever.
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        if _interrupted:
+            raise KeyboardInterrupt
         stack.enter_context(LiveCounts(ops_host, ops_port, replicas, sys.stdout))
         return supervise(config, None)
 
@@ -159,5 +162,10 @@ def _format_url(host: str, port: int) -> str:
     return f"http://{host}:{port}"
 
 
+_interrupted: list[int] = []
+"""The signals that have come. An exception that is raised while Python runs a callback, as it does in each import, is lost."""
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    _interrupted.append(number)
     raise KeyboardInterrupt

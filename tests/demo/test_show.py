@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
+import itertools
+import os
+import signal
 import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,6 +18,8 @@ from typing import Any, cast
 import pytest
 
 import haproxy_py
+from haproxy_py.control import supervisor
+from haproxy_py.demo import counts, show
 from haproxy_py.demo.counts import LiveCounts, describe_counts
 from haproxy_py.demo.replicas import DemoError, DemoReplica, find_node_red
 from haproxy_py.demo.show import choose_port, show_demo, write_guide
@@ -83,6 +92,49 @@ def test_missing_node_red_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(haproxy_py, "__file__", str(tmp_path / "haproxy_py" / "__init__.py"))
     with pytest.raises(DemoError, match="npm install node-red"):
         find_node_red()
+
+
+def test_reader_that_has_stopped_does_not_keep_the_demo_from_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    looks = threading.Event()
+    monkeypatch.setattr(counts, "INTERVAL", 0.0)
+    output = os.fdopen(writing, "w")
+    live = LiveCounts("127.0.0.1", 1, [], output)
+    numbers = itertools.count()
+
+    def tell(*_: object) -> str:
+        number = next(numbers)
+        if number == 100:
+            looks.set()
+        return f"{number} {'x' * 500}"
+
+    monkeypatch.setattr(live, "_read_status", dict)
+    monkeypatch.setattr(counts, "describe_counts", tell)
+    live._thread.daemon = True  # or a failure of this test would never end
+    live.__enter__()
+    assert looks.wait(20), "the thread has stopped where nobody reads"
+    live.__exit__()
+    assert not live._thread.is_alive()
+    os.close(reading)
+    with contextlib.suppress(BrokenPipeError):
+        output.close()
+
+
+def test_signal_whose_exception_was_lost_ends_the_demo_before_the_proxy_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def lose_signal(*_: object, **__: object) -> Iterator[list[Any]]:
+        with contextlib.suppress(KeyboardInterrupt):  # as Python does with what a callback raises
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield [SimpleNamespace(url="http://a", port=1, pid=1)] * 2
+
+    monkeypatch.setattr(show, "run_replicas", lose_signal)
+    monkeypatch.setattr(supervisor, "supervise", lambda *_: pytest.fail("the proxy runs"))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    try:
+        assert show_demo("127.0.0.1:18480", "127.0.0.1:19480", node_red=False) == 0
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def test_live_counts_print_only_changes_away_from_a_terminal() -> None:
