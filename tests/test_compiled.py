@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -69,3 +70,11 @@ def test_stale_module_stops_the_tests_and_is_named() -> None:
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "haproxy_py/datapath/gate.py" in done.stdout + done.stderr
     assert "make build" in done.stdout + done.stderr
+
+
+def test_every_module_of_the_data_path_is_in_the_package() -> None:
+    checkout = Path(__file__).parents[1]
+    settings = tomllib.loads((checkout / "pyproject.toml").read_text())["tool"]["setuptools"]
+    sources = {source for module in settings["ext-modules"] for source in module["sources"]}
+    files = (checkout / "haproxy_py" / "datapath").glob("[!_]*.py")
+    assert sources == {str(file.relative_to(checkout)) for file in files}
