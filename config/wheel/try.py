@@ -24,6 +24,7 @@ CONFIGURATION = """
 listen: [{address: '127.0.0.1:0'}]
 ops: {address: '127.0.0.1:0'}
 workers: 1
+log: {access: off}
 instances: [{name: one, ha: true, replicas: {static: ['http://127.0.0.1:9']}}]
 drain: {delay: 0s, deadline: 1s}
 """

@@ -50,12 +50,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe_proxy(status: Any) -> str:
-    """One line."""
+    """One line, and one for each warning."""
     state = "ready" if status["ready"] else f"not ready: {', '.join(status['not_ready_because'])}"
     ready = sum(worker["ready"] for worker in status["workers"])
+    warnings = "".join(f"\n  warning: {warning}" for warning in status["warnings"])
     return (
         f"haproxy_py {status['version']}, {state}, up {status['uptime_seconds']:.0f} s, "
         f"{ready} of {len(status['workers'])} workers ready, client connections: {status['client_connections']}"
+        f"{warnings}"
     )
 
 

@@ -62,15 +62,18 @@ class InForce:
         self._routing = routing
         self._access = access
         self._log = log
+        self.exposed: list[str] = []  # files with a secret that others may read, and what to do about each
 
     def note_own_ports(self) -> None:
         """Everything is open for the first time."""
         self.own_ports = self._listeners.ports | {self._access.number}
 
     async def warn_of_files(self, config: Config) -> None:
-        """Say which files with a secret others may read."""
-        for warning in await asyncio.to_thread(find_exposed, config):
-            self._log.warning(warning)
+        """Look which files with a secret others may read, and say which those are that were not told."""
+        told, self.exposed = self.exposed, await asyncio.to_thread(find_exposed, config)
+        for warning in self.exposed:
+            if warning not in told:
+                self._log.warning(warning)
 
     async def apply(self, read: Config) -> str:
         """Put a configuration into force; says in words what that is. Raises ReloadError, and then nothing has changed."""

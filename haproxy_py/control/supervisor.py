@@ -506,9 +506,10 @@ class Supervisor:
     # --- reading certificates again ---
 
     async def _watch_certificates(self) -> None:
-        """Hand every new certificate to the workers. Ends by being cancelled."""
+        """Hand every new certificate to the workers, and warn of keys that others may read. Ends by being cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
+            await self._in_force.warn_of_files(self._in_force.config)
             for listener in list(self._listeners):
                 files = listener.files
                 if files is None:
@@ -556,6 +557,7 @@ class Supervisor:
             waiting_for=self._routing.list_waits(discovery.waiting_for, self._crew.list_versions()),
             discovery=discovery,
             config=self._reloader.view(),
+            warnings=(*self._in_force.exposed, *self._listeners.explain_idle(len(self._crew.workers))),
         )
 
     def drain(self, instance: str, replica: str, *, force: bool) -> ReplicaEntry:

@@ -124,6 +124,7 @@ function draw(status) {
   parts.push(summary);
   const listeners = status.listeners.map(l => l.scheme + "://" + address(l.host, l.port)).join(", ");
   parts.push(element("p", "listens on " + listeners, "note"));
+  for (const warning of status.warnings) parts.push(element("p", warning, "warn"));
   if (status.config.refused_because)
     parts.push(element("p", "the configuration file is refused: " + status.config.refused_because, "bad"));
   for (const instance of status.instances) {

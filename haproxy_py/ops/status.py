@@ -22,6 +22,7 @@ def describe_status(view: View) -> dict[str, Any]:
         "ready": not view.explain_not_ready(),
         "not_ready_because": view.explain_not_ready(),
         "draining": view.draining,
+        "warnings": list(view.warnings),
         "table_version": view.table.version,
         "config": {
             "source": view.config.source,

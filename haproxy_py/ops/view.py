@@ -82,6 +82,7 @@ class View:
     waiting_for: tuple[str, ...] = ()  # what must be found before the first traffic
     discovery: DiscoveryView = field(default_factory=DiscoveryView)
     config: ConfigView = field(default_factory=ConfigView)
+    warnings: tuple[str, ...] = ()  # what is less safe or less fast than it could be, of the proxy as a whole
 
     def explain_not_ready(self) -> list[str]:
         """Why no traffic should be sent here; empty when it should."""

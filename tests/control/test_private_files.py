@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from haproxy_py.config import Tls
 from haproxy_py.config_file import from_flags
 from haproxy_py.control import private_files
 from haproxy_py.control.private_files import explain_exposure, find_exposed
-from tests.control.conftest import FILE, Start
+from tests.control.conftest import FILE, WITHIN, Start, get_status
 
 WORLD_READABLE = 0o644
 
@@ -82,6 +83,21 @@ def test_check_warns_and_finds_the_file_right(secret: Path, tmp_path: Path, caps
     )
     assert main(["check", str(file)]) == 0
     assert f"warning: ops.token_file: {secret} may be read by every user (mode 0644)" in capsys.readouterr().err
+
+
+def test_status_tells_it_for_as_long_as_it_is_so(secret: Path, file: Path, start: Start) -> None:
+    file.write_text(FILE.replace("ops: {", f"ops: {{token_file: {secret}, "))
+    secret.chmod(0o600)
+    control = start()
+    url = control.expect_ready()
+    assert get_status(url)["warnings"] == []
+    secret.chmod(WORLD_READABLE)
+    control.expect(rf"warning ops\.token_file: {secret} may be read by every user")
+    assert get_status(url)["warnings"] == [f"ops.token_file: {explain_exposure(str(secret))}"]
+    secret.chmod(0o600)
+    deadline = time.monotonic() + WITHIN
+    while get_status(url)["warnings"]:
+        assert time.monotonic() < deadline
 
 
 def test_running_proxy_says_it_at_the_start(secret: Path, file: Path, start: Start) -> None:
