@@ -47,8 +47,8 @@ window['ui-greeting'] = { UIGreeting: { render () { return 'Hello from another p
 
 
 @pytest.fixture(scope="module")
-def packages_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
-    """The proxy in HA mode in front of one replica that has these packages."""
+def packages_replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeRedReplica]:
+    """A replica that has these packages."""
     folder = tmp_path_factory.mktemp("packages")
     for name in PACKAGES:
         if not (HERE / "v5" / "node_modules" / name).is_dir():
@@ -63,10 +63,20 @@ def packages_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyPr
     replica.start()
     try:
         replica.wait_ready()
-        with put_proxy_before([replica.url], folder, ha=True) as proxy:
-            yield proxy
+        yield replica
     finally:
         replica.stop()
+
+
+@pytest.fixture(scope="module", params=["deny", "strict"])
+def packages_proxy(
+    request: pytest.FixtureRequest, packages_replica: NodeRedReplica, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProxyProcess]:
+    """The proxy in HA mode before that replica, with either kind of gate."""
+    strict = {"mode": "strict", "flows": {"file": str(packages_replica.user_dir / "flows.json")}}
+    gate = strict if request.param == "strict" else None
+    with put_proxy_before([packages_replica.url], tmp_path_factory.mktemp(request.param), ha=True, gate=gate) as proxy:
+        yield proxy
 
 
 def install_widget(user_dir: Path) -> None:
