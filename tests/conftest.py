@@ -1,7 +1,11 @@
-"""No test runs against a compiled part that is older than its source: what it shows would be true of neither."""
+"""Before any test: interrupts reach what tests start, and nothing compiled is older than its source.
+
+What a test shows of such a part would be true of neither.
+"""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,10 @@ _CHECKOUT = Path(__file__).parents[1]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # as shells start what runs behind `&`: children would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         check_compiled()
     except CompiledError as error:
