@@ -50,6 +50,10 @@ class Limits:
     queue: int = 1024  # requests of an instance that wait for a place at a replica, per worker; 0: none
     idle_connections: int = 256  # kept to one replica, per worker
     connect_attempts: int = 3  # for one request
+    client_connections: int = 0  # open at once of one client address, per worker; 0: any number
+    client_exchanges: int = 0  # at once of one client address, per worker; 0: any number
+    client_rate: int = 0  # requests per second of one client address, per worker; 0: any number
+    client_burst: int = 100  # requests that may come at once within `client_rate`; a dashboard's page loads about 50
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,6 +239,10 @@ _read_limits = section(
         "queue": number(0, 65536),
         "idle_connections": number(0, 65536),
         "connect_attempts": number(1, 16),
+        "client_connections": number(0, 65536),
+        "client_exchanges": number(0, 65536),
+        "client_rate": number(0, 65536),
+        "client_burst": number(1, 65536),
     },
     _check_limits,
 )

@@ -31,7 +31,7 @@ REASONS = (
     "unsupported_coding", "connect_failed", "upstream_closed", "bad_response", "response_head_too_large", "bad_upgrade",
     "loop_detected", "retry_budget", "discovery_pending", "no_replica", "replicas_full", "connect_timeout",
     "response_timeout", "version_not_supported", "client_stalled", "options_answered",
-    "queue_timeout", "unknown_host",
+    "queue_timeout", "unknown_host", "client_limit",
 )  # fmt: skip
 """The closed set of reasons for which the proxy itself ended an exchange. An index here is a cell of the instance block."""
 
@@ -58,6 +58,7 @@ WORKER_CLIENT_CONNECTIONS_TOTAL = 1  # accepted since start
 WORKER_LOG_LINES_DROPPED = 2  # access-log lines dropped because the reader of the log did not keep up
 WORKER_ACCEPT_PAUSES = 3  # times that accepting paused at the connection limit
 WORKER_TICKS = 4  # of the loop: the sign of life that the watchdog looks for
+WORKER_CONNECTIONS_REFUSED = 5  # closed at once because their address had as many as it may
 WORKER_RETRIES = 8  # one cell per reason of RETRIES
 WORKER_CELLS = 512  # one page
 

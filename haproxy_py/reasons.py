@@ -135,5 +135,11 @@ REASONS: dict[str, Reason] = {
         "destination_not_found",
         f"No instance of this proxy serves the host {HOST}: check its spelling, or add it to the hosts of an instance.",
     ),
+    # RFC 6585 section 4
+    "client_limit": Reason(
+        429,
+        "http_request_denied",
+        "Too many requests or connections come from this client's address: try again in a moment.",
+    ),
 }
 """In the order of `counters.REASONS`."""

@@ -446,6 +446,10 @@ RANGES = [
     ("exchanges", "65536", "65537"),
     ("queue", "0", "65537"),
     ("idle_connections", "0", "65537"),
+    ("client_connections", "0", "65537"),
+    ("client_exchanges", "0", "65537"),
+    ("client_rate", "0", "65537"),
+    ("client_burst", "1", "0"),
     ("connect_attempts", "1", "0"),
     ("connect_attempts", "16", "17"),
 ]

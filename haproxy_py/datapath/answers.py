@@ -12,6 +12,7 @@ import cython
 from cython.cimports.cpython.bytes import PyBytes_GET_SIZE
 from cython.cimports.haproxy_py.datapath.context import Context
 from cython.cimports.haproxy_py.datapath.reason import (
+    CLIENT_LIMIT,
     CONNECT_FAILED,
     GATE_DENIED,
     METHOD_NOT_SUPPORTED,
@@ -56,6 +57,7 @@ def may_persist(reason: cython.int) -> cython.bint:
         or REPLICAS_FULL < reason <= RESPONSE_TIMEOUT
         or reason == QUEUE_TIMEOUT
         or reason == UNKNOWN_HOST
+        or reason == CLIENT_LIMIT
     )
 
 
@@ -71,7 +73,7 @@ class Template:
             fields.append(f'Proxy-Status: haproxy_py; error={facts.error}; details="{reason}"')
         if status in (200, 405):
             fields.append(f"Allow: {_ALLOWED}")
-        if status == 503:
+        if status in (429, 503):
             fields.append("Retry-After: 1")
         if closing:
             fields.append("Connection: close")

@@ -12,6 +12,8 @@ sends the head on (`request`); `take_body` sends on the body as it comes. Everyt
   that the proxy gives at once is answered.
 """
 
+from typing import Optional
+
 import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython.cimports.haproxy_py.datapath.context import Context, Entrance
@@ -54,6 +56,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection
 from cython.cimports.haproxy_py.datapath.request import Request
 from cython.cimports.haproxy_py.datapath.routes import Instance, Routes
+from cython.cimports.haproxy_py.datapath.shares import Share
 from cython.cimports.haproxy_py.datapath.stream import Stream
 from cython.cimports.haproxy_py.datapath.tunnel import Tunnel
 from cython.cimports.libc.math import ceil
@@ -89,8 +92,8 @@ def _takes_html(head: Head) -> cython.bint:
 class ClientConnection(Request):
     """One connection from a client, and the exchange that is under way on it."""
 
-    def __init__(self, context: Context, entrance: Entrance, stream: Stream, peer: bytes):
-        """`peer` is the client's IP address."""
+    def __init__(self, context: Context, entrance: Entrance, stream: Stream, peer: bytes, share: Optional[Share]):
+        """`peer` is the client's IP address, `share` that of its connections, or None."""
         self.context = context
         self.entrance = entrance
         self.body = Body()
@@ -101,6 +104,9 @@ class ClientConnection(Request):
         stream.user = self  # from here on `lost` takes back what follows
         context.counts[_CONNECTIONS] += 1
         context.counts[_CONNECTIONS_TOTAL] += 1
+        if share is not None:
+            context.shares.use(share)
+            self.connection_share = share
         entrance.enter()
         self.started = monotonic()
         self.choose_deadline()
@@ -151,6 +157,10 @@ class ClientConnection(Request):
         self.stop_deadline()
         context.clients.discard(self)
         context.counts[_CONNECTIONS] -= 1
+        self.release_share()
+        if self.connection_share is not None:
+            context.shares.leave(self.connection_share, context.clock.now)
+            self.connection_share = None
         self.entrance.leave()
 
     @cython.cfunc
@@ -281,7 +291,10 @@ class ClientConnection(Request):
             self.stage = WAITING
         else:
             self.body_due = context.clock.awake() + self.instance.client_body.duration
-        reason = self.judge(head, cython.address(passage), used)
+        if self.instance.limits_clients and (client is None or client != self.peer):
+            reason = self.take_share(self.peer if client is None else client, client is not None)
+        if reason == 0:
+            reason = self.judge(head, cython.address(passage), used)
         if reason == 0:
             reason = self.choose_replica(head, cython.address(passage))
         if reason < 0:
@@ -427,6 +440,7 @@ class ClientConnection(Request):
 
     @cython.cfunc
     def exchange_ended(self):
+        self.release_share()
         self.stream.undivert()
         self.kept = None
         self.upstream = None
@@ -499,6 +513,8 @@ class ClientConnection(Request):
     def tunnel_begins(self, tunnel: Tunnel):
         """The stream is the tunnel's now; what the client had sent ahead goes first (WSK-9)."""
         self.known_host = None
+        tunnel.share = self.connection_share  # a tunnel is a connection as before
+        self.connection_share = None
         self.known_instance = None  # a tunnel may outlive many tables
         if self.reading_paused:
             self.stream.resume()

@@ -6,6 +6,7 @@ from haproxy_py.datapath.heads cimport Head
 from haproxy_py.datapath.poller cimport Poller
 from haproxy_py.datapath.routes cimport Routes
 from haproxy_py.datapath.sessions cimport Sessions
+from haproxy_py.datapath.shares cimport Shares
 from haproxy_py.datapath.writer cimport Writer
 
 cdef class Entrance:
@@ -43,6 +44,7 @@ cdef class Context:
     cdef Head request
     cdef Head response
     cdef Evidence evidence
+    cdef readonly Shares shares  # of client addresses
     cdef readonly Py_ssize_t gathered  # octets of requests that are gathered now
     # facts for heads
     cdef bytes via

@@ -11,9 +11,11 @@ from cython.cimports.haproxy_py.datapath.count import Counters
 from cython.cimports.haproxy_py.datapath.deadlines import Clock
 from cython.cimports.haproxy_py.datapath.evidence import Evidence
 from cython.cimports.haproxy_py.datapath.heads import Head
+from cython.cimports.haproxy_py.datapath.limits import MAX_SHARES
 from cython.cimports.haproxy_py.datapath.poller import Poller
 from cython.cimports.haproxy_py.datapath.routes import Routes
 from cython.cimports.haproxy_py.datapath.sessions import Sessions
+from cython.cimports.haproxy_py.datapath.shares import Shares
 from cython.cimports.haproxy_py.datapath.writer import Writer
 
 _DAYS = (b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun")
@@ -99,6 +101,7 @@ class Context:
         self.dials = set()
         self.spare = set()
         self.evidence = Evidence()
+        self.shares = Shares(MAX_SHARES)
         self.writer = Writer()
         self.request = Head()
         self.response = Head()
@@ -118,6 +121,7 @@ class Context:
     def look_at_queues(self) -> None:
         """With every tick: a replica that was out may be tried now, and nothing else would say so to those who wait."""
         routes: Routes = self.routes
+        self.shares.forget_full(self.clock.now)
         if routes is not None:
             routes.wake_queues()
 

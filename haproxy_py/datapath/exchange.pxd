@@ -5,6 +5,7 @@ from haproxy_py.datapath.limits cimport MAX_REQUEST_ID
 from haproxy_py.datapath.pool cimport Replica
 from haproxy_py.datapath.replica cimport ReplicaConnection, ReplicaUser
 from haproxy_py.datapath.routes cimport Instance
+from haproxy_py.datapath.shares cimport Share
 from haproxy_py.datapath.stream cimport Stream
 from haproxy_py.datapath.tunnel cimport Tunnel
 
@@ -25,11 +26,13 @@ cdef class Exchange(ReplicaUser):
     # per connection
     cdef readonly Stream stream
     cdef bytes peer  # IP address of the client
+    cdef Share connection_share  # of the client's address; None: it is not counted
     cdef Body body  # of the request
     cdef readonly Stage stage
     cdef bint blocked  # the client takes the answer slower than it comes
     # per exchange: the request
     cdef Instance instance
+    cdef Share share  # whose use this exchange is; None: of none
     cdef bytes unknown_host  # without its port; counts only where the reason is UNKNOWN_HOST
     cdef int version
     cdef int method  # index in counters.METHODS
@@ -81,6 +84,7 @@ cdef class Exchange(ReplicaUser):
     cdef void start_exchange(self)
     cdef void take_replica(self, Replica replica)
     cdef void release_replica(self)
+    cdef void release_share(self)
     cdef void leave_replica(self)
     cdef void leave_queue(self) noexcept
     cdef void drop_gathered(self) noexcept

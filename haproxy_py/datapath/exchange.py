@@ -123,8 +123,16 @@ class Exchange(ReplicaUser):
             self.replica = None
 
     @cython.cfunc
+    def release_share(self) -> cython.void:
+        """One exchange less of the client's address."""
+        if self.share is not None:
+            self.context.shares.leave(self.share, self.context.clock.now)
+            self.share = None
+
+    @cython.cfunc
     def leave_replica(self) -> cython.void:
         """The exchange ends without its answer: cut the connection to the replica, or stop waiting for one."""
+        self.release_share()
         self.stream.undivert()
         if self.gathered is not None:
             self.drop_gathered()
@@ -305,6 +313,7 @@ class Exchange(ReplicaUser):
         line: object = self.describe_tunnel()
         self.upstream = None
         self.release_replica()
+        self.release_share()
         self.stop_deadline()
         self.stage = ENDED
         context.clients.discard(self)
@@ -357,6 +366,7 @@ class Exchange(ReplicaUser):
         if self.described is not None:
             self.log(self.status, reason, "uD" if reason == RESPONSE_TIMEOUT else "UD")
         self.release_replica()
+        self.release_share()
         self.stage = CLOSING
         self.reset()
 

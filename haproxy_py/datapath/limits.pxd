@@ -18,6 +18,7 @@ cdef enum:
     MAX_SID = 64  # octets of a socket.io session's id; Engine.IO's have 20
     SESSION_OPENING = 512  # octets of the answer to a handshake in which the id is looked for; it is among the first 30
     GATHERED = 67108864  # octets of unfinished requests that a worker gathers; beyond, bodies stream: 1,024 of 64 KiB
+    MAX_SHARES = 65536  # client addresses that a worker counts at once: some 16 MiB; who comes beyond is not counted
     SMALL_BODY = 16384  # body bytes up to here are copied behind the head, so that both leave in one piece
     SERVED_PER_TURN = 64  # requests of one queue that get a place in a row before others get their turn
     MAX_REQUESTS_PER_TURN = 64  # of one connection in a row, answered by the proxy itself, before others get their turn

@@ -11,6 +11,8 @@ from cython.cimports.haproxy_py.datapath.client import ClientConnection
 from cython.cimports.haproxy_py.datapath.context import Context, Entrance
 from cython.cimports.haproxy_py.datapath.limits import ACCEPTS_PER_VISIT
 from cython.cimports.haproxy_py.datapath.poller import Watched
+from cython.cimports.haproxy_py.datapath.routes import Routes
+from cython.cimports.haproxy_py.datapath.shares import Share
 from cython.cimports.haproxy_py.datapath.sockets import (
     AF_INET,
     AF_INET6,
@@ -33,6 +35,10 @@ from cython.cimports.haproxy_py.datapath.stream import Stream
 from cython.cimports.haproxy_py.datapath.tls import TlsStream
 from cython.cimports.libc.errno import EAGAIN, ECONNABORTED, EINTR, ENOMEM, EPROTO, errno
 from cython.cimports.posix.unistd import close
+
+from haproxy_py import counters as layout
+
+_REFUSED = cython.declare(cython.int, layout.WORKER_CONNECTIONS_REFUSED)
 
 
 @cython.final
@@ -120,8 +126,20 @@ class Listener(Watched):
     def welcome(self, fd: cython.int, address: cython.p_char) -> cython.void:
         """A client is here. If that fails its connection is closed."""
         stream: Stream
+        routes: Routes = self.context.routes
+        share: Share = None
         try:
             peer: bytes = PyBytes_FromString(address)
+            if routes.counts_connections:
+                share = self.context.shares.find(peer, 0)
+                if (
+                    share is not None
+                    and 0 < routes.client_connections <= share.uses
+                    and peer.decode("ascii") not in routes.trusted
+                ):
+                    self.context.counts[_REFUSED] += 1
+                    close(fd)
+                    return
             if self.entrance.tls is None:
                 stream = Stream()
             else:
@@ -132,7 +150,7 @@ class Listener(Watched):
         stream.fd = fd
         stream.poller = self.poller
         try:
-            ClientConnection(self.context, self.entrance, stream, peer)  # the stream holds it
+            ClientConnection(self.context, self.entrance, stream, peer, share)  # the stream holds it
             stream.begin()
         except BaseException:
             stream.abort()

@@ -38,4 +38,5 @@ cpdef enum Reason:
     OPTIONS_ANSWERED
     QUEUE_TIMEOUT
     UNKNOWN_HOST
+    CLIENT_LIMIT
     NONE = 99

@@ -14,6 +14,7 @@ cdef class Request(Exchange):
     cdef int _verdict(self, Head head, Passage* passage) except? -1000
     cdef int _judge_declared(self, Head head, Passage* passage) except? -1000
     cdef int find_instance(self, Passage* passage)
+    cdef int take_share(self, bytes client, bint speaks_for_another) except? -1000
     cdef int judge(self, Head head, Passage* passage, Py_ssize_t head_size) except? -1000
     cdef Replica find_wanted(self, Head head, Passage* passage, bint* sticky)
     cdef Replica find_session(self, Head head, Passage* passage)

@@ -58,6 +58,7 @@ from cython.cimports.haproxy_py.datapath.pool import Replica
 from cython.cimports.haproxy_py.datapath.queue import Queue
 from cython.cimports.haproxy_py.datapath.reason import (
     BODY_TOO_LARGE,
+    CLIENT_LIMIT,
     CONNECT_FAILED,
     CONNECT_TIMEOUT,
     DISCOVERY_PENDING,
@@ -74,6 +75,7 @@ from cython.cimports.haproxy_py.datapath.reason import (
 from cython.cimports.haproxy_py.datapath.replica import ReplicaConnection
 from cython.cimports.haproxy_py.datapath.routes import AFFINITY_ALL, AFFINITY_NONE, Instance, Routes
 from cython.cimports.haproxy_py.datapath.sessions import read_parameter
+from cython.cimports.haproxy_py.datapath.shares import Share, Shares
 from cython.cimports.haproxy_py.datapath.writer import Writer
 from cython.cimports.libc.string import memcmp, memcpy
 
@@ -199,6 +201,40 @@ class Request(Exchange):
         if passage.needs_slash:
             return self.instance.gate.judge(b"/", 1, method)
         return self.instance.gate.judge(passage.path, passage.judged_size, method)
+
+    # --- whether its client may have one more ---
+
+    @cython.cfunc
+    @cython.exceptval(-1000, check=True)
+    def take_share(self, client: bytes, speaks_for_another: cython.bint) -> cython.int:
+        """Count the exchange for the address of its client, which may differ from the peer's. 0, or -(CLIENT_LIMIT + 1).
+
+        A trusted proxy has any number of connections, and of requests of its own.
+        """
+        instance: Instance = self.instance
+        shares: Shares = self.context.shares
+        share: Share
+        if not speaks_for_another and (
+            0 < instance.client_connections
+            and self.connection_share is not None
+            and instance.client_connections < self.connection_share.uses
+        ):
+            self.closing = True
+            return -(CLIENT_LIMIT + 1)
+        if instance.client_exchanges == 0 and instance.client_interval == 0:
+            return 0
+        share = shares.find(client, instance.slot)
+        if share is None:
+            return 0
+        if 0 < instance.client_exchanges <= share.uses:
+            return -(CLIENT_LIMIT + 1)
+        if instance.client_interval > 0 and not shares.may_ask(
+            share, instance.client_interval, instance.client_debt, self.context.clock.now
+        ):
+            return -(CLIENT_LIMIT + 1)
+        shares.use(share)
+        self.share = share
+        return 0
 
     # --- which replica ---
 

@@ -47,6 +47,12 @@ cdef class Instance:
     cdef int max_queue
     cdef int max_idle
     cdef int max_attempts
+    cdef bint limits_clients  # some of the following
+    cdef int client_connections  # of one address; 0: any number
+    cdef int client_exchanges
+    cdef double client_interval  # seconds that a request of one address is worth; 0: any number of them
+    cdef double client_debt  # seconds that a burst is worth
+    cdef int slot  # of the counters: its number
     cdef bint resends  # what may be repeated is sent once more when its connection dies
     cdef int max_troubles  # failed exchanges in a row for which a replica is ejected; 0: any number
     # timeouts
@@ -85,6 +91,9 @@ cdef class Routes:
     cdef Py_ssize_t max_head
     cdef int max_lines
     cdef Py_ssize_t buffer
+    cdef bint counts_connections  # of each client address, because an instance bounds them
+    cdef int client_connections  # 0: any number
+    cdef object trusted  # Networks of every instance
     cdef DeadlineQueue client_head
     cdef DeadlineQueue client_write
     cdef DeadlineQueue linger

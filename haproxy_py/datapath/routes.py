@@ -79,6 +79,12 @@ class Instance:
         self.max_queue = limits.queue
         self.max_idle = limits.idle_connections
         self.max_attempts = limits.connect_attempts
+        self.client_connections = limits.client_connections
+        self.client_exchanges = limits.client_exchanges
+        self.client_interval = 1.0 / limits.client_rate if limits.client_rate else 0.0
+        self.client_debt = self.client_interval * limits.client_burst
+        self.limits_clients = bool(limits.client_connections or limits.client_exchanges or limits.client_rate)
+        self.slot = entry.slot
         self.resends = entry.retries.resend
         self.max_troubles = entry.eject.failures
         self.client_head = clock.queue(timeouts.client_head)
@@ -183,6 +189,10 @@ class Routes:
         self.max_head = max(limit.request_head for limit in limits)
         self.max_lines = max(limit.request_fields for limit in limits)
         self.buffer = max(limit.buffer for limit in limits)
+        self.counts_connections = any(limit.client_connections for limit in limits)
+        if all(limit.client_connections for limit in limits):
+            self.client_connections = max(limit.client_connections for limit in limits)
+        self.trusted = Networks({network for entry in table.instances for network in entry.trusted_proxies})
         self.client_head = clock.queue(max(timeout.client_head for timeout in timeouts))
         self.client_write = clock.queue(max(timeout.client_write for timeout in timeouts))
         self.linger = clock.queue(max(timeout.linger for timeout in timeouts))

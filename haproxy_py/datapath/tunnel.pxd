@@ -2,6 +2,7 @@ from haproxy_py.datapath.context cimport Context, Entrance
 from haproxy_py.datapath.deadlines cimport Timed
 from haproxy_py.datapath.pool cimport Replica
 from haproxy_py.datapath.routes cimport Instance
+from haproxy_py.datapath.shares cimport Share
 from haproxy_py.datapath.stream cimport Stream, StreamUser
 
 cdef class Tunnel(Timed):
@@ -9,6 +10,7 @@ cdef class Tunnel(Timed):
     cdef readonly Entrance entrance
     cdef readonly Instance instance
     cdef readonly Replica replica
+    cdef Share share  # of the connections of the client's address; None: it is not counted
     cdef readonly TunnelEnd client
     cdef readonly TunnelEnd far
     cdef readonly str ended_by  # who ended it first: two letters of the access log; empty while it lives

@@ -120,6 +120,9 @@ class Tunnel(Timed):
             self.replica.tunnels.discard(self)
             self.replica.counts[_ACTIVE] -= 1
             self.context.counts[_CLIENT_CONNECTIONS] -= 1
+            if self.share is not None:
+                self.context.shares.leave(self.share, self.context.clock.now)
+                self.share = None
             self.entrance.leave()
             if self.line is not None:
                 self.line(self.replica, self.ended_by, self.client.octets, self.far.octets)

@@ -93,6 +93,11 @@ class Scrape(Collector):
                 "Times that a worker stopped accepting because its connection limit was reached.",
                 counters.WORKER_ACCEPT_PAUSES,
             ),
+            (
+                "client_connections_refused_total",
+                "Client connections closed at once because their address had limits.client_connections of them.",
+                counters.WORKER_CONNECTIONS_REFUSED,
+            ),
         ):
             family = counter(name, text)
             family.add_metric((), totals.sum_cell(view.segments, cell))
