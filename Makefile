@@ -23,7 +23,7 @@ $(VENV)/compiled: $(SOURCES)
 	@touch $(VENV)/compiling
 	@CFLAGS=-O3 PYTHONWARNINGS=ignore $(RUN)/cythonize -3 --inplace --parallel $$(nproc) --quiet haproxy_py/datapath/[!_]*.py & compiler=$$!; told=0; \
 		while kill -0 $$compiler 2>/dev/null; do \
-			count=$$(find haproxy_py/datapath -name '*.so' -newer $(VENV)/compiling | wc -l); \
+			count=$$(find tmp* haproxy_py/datapath -name '*.so' -newer $(VENV)/compiling -printf '%f\n' 2>/dev/null | sort -u | wc -l); \
 			test $$count = "$$told" || { echo "  modules compiled: $$count"; told=$$count; }; \
 			sleep 1; \
 		done; wait $$compiler
