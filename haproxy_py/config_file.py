@@ -7,7 +7,7 @@ ignores what it was told is worse than one that does not start. Workers do not i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -349,13 +349,23 @@ class _Addresses:
 
     def __init__(self) -> None:
         self._taken: list[tuple[Place, tuple[str, int]]] = []
+        self._listeners: list[tuple[str, int]] = []
+
+    def read_listener(self, node: Node, problems: Problems) -> tuple[str, int] | None:
+        """As `read`; an IPv4 and an IPv6 listener may share a port, because `[::]` is then for IPv6 only."""
+        address = text_only(values.address, "HOST:PORT")(node, problems)
+        if address is not None:
+            self._refuse_overlapped(
+                node, address, problems, {one for one in self._listeners if values.are_of_two_families(one, address)}
+            )
+            self._listeners.append(address)
+            self.take(node.place, address)
+        return address
 
     def read(self, node: Node, problems: Problems) -> tuple[str, int] | None:
         address = text_only(values.address, "HOST:PORT")(node, problems)
         if address is not None:
-            overlapped = self._overlapped(address)
-            if overlapped:
-                problems.add(node.place, f"{values.spell_address(*address)} is already taken: {overlapped}")
+            self._refuse_overlapped(node, address, problems)
             self.take(node.place, address)
         return address
 
@@ -371,16 +381,23 @@ class _Addresses:
             problems.add(node.place, f"a replica cannot be the proxy itself, which listens there: {overlapped}")
         return replica
 
-    def _overlapped(self, address: tuple[str, int]) -> Place | None:
+    def _refuse_overlapped(
+        self, node: Node, address: tuple[str, int], problems: Problems, beside: Collection[tuple[str, int]] = ()
+    ) -> None:
+        overlapped = self._overlapped(address, beside)
+        if overlapped:
+            problems.add(node.place, f"{values.spell_address(*address)} is already taken: {overlapped}")
+
+    def _overlapped(self, address: tuple[str, int], beside: Collection[tuple[str, int]] = ()) -> Place | None:
         for place, taken in self._taken:
-            if values.may_be_same(taken, address):
+            if taken not in beside and values.may_be_same(taken, address):
                 return place
         return None
 
 
 def _read_listen(addresses: _Addresses) -> Reader[Listen]:
     readers: dict[str, Reader[Any]] = {
-        "address": addresses.read,
+        "address": addresses.read_listener,
         "tls": _read_tls,
         "connections": number(1, MAX_CONNECTIONS, auto=True),
     }

@@ -314,6 +314,11 @@ def may_be_same(own: tuple[str, int], other: tuple[str, int]) -> bool:
     return "localhost" in (own_host, other_host) and _is_loopback(own_host) and _is_loopback(other_host)
 
 
+def are_of_two_families(one: tuple[str, int], other: tuple[str, int]) -> bool:
+    """Whether one listens on IPv6 and the other on IPv4, which a name may stand for."""
+    return (":" in one[0]) != (":" in other[0])
+
+
 def _split_authority(text: str, expected: str) -> tuple[str, str | None]:
     """Host (IPv6 still in brackets) and port as written."""
     match = _AUTHORITY.fullmatch(text)

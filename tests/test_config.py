@@ -649,6 +649,12 @@ def test_two_listeners_may_not_be_the_same() -> None:
     assert "already taken" in find_error(write().replace("listen:\n", "listen:\n  - address: 127.0.0.1:8080\n"))
 
 
+@pytest.mark.parametrize("four", ["0.0.0.0", "127.0.0.1"])
+def test_both_families_may_listen_on_one_port(four: str) -> None:
+    written = write(address="'[::]:8080'").replace("listen:\n", f"listen:\n  - address: {four}:8080\n")
+    assert [one.host for one in parse(written, "c.yaml").listen] == [four, "::"]
+
+
 def test_addresses_with_port_zero_never_collide() -> None:
     assert parse(write(address="127.0.0.1:0", top="ops: {address: '127.0.0.1:0'}"), "c.yaml").ops.port == 0
 

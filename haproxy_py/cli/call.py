@@ -120,7 +120,7 @@ def fail(error: CallError) -> int:
 
 def _reach(host: str) -> str:
     """Where a port that listens on every address is reached from this machine."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(host, host)
 
 
 def _check_url(url: str) -> str:

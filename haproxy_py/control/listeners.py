@@ -2,6 +2,8 @@
 
 - A listener is known by its address as configured. What else changes (certificate, limit of connections) is changed in place.
 - One that begins or ceases to end TLS becomes another listener on the same sockets: nobody who waits in a queue is lost.
+- `[::]` takes IPv4 clients too, unless an IPv4 address with the same port is listed. A socket cannot change that once it
+  is bound, so the listener is then replaced by another on new sockets.
 - A change is prepared first: everything that may fail is tried, and nothing has changed if it does.
 - Sockets that the service manager passed (`activation.py`) come first in the group of their address, and stay there with it.
 """
@@ -19,14 +21,24 @@ from haproxy_py.config import Listen
 from haproxy_py.control.activation import Activation
 from haproxy_py.control.certificates import CertificateFiles
 from haproxy_py.control.limits import share_connections
-from haproxy_py.control.sockets import BindError, admit_all, bind_another, bind_workers, format_address, listen, steer
+from haproxy_py.control.sockets import (
+    BindError,
+    admit_all,
+    bind_another,
+    bind_workers,
+    format_address,
+    listen,
+    steer,
+    takes_ipv4,
+)
 from haproxy_py.control.takeover import Offer
 from haproxy_py.ops.view import ListenerView
 
 One = TypeVar("One", Listen, Offer)
 
-Address = tuple[str, int, int]
-"""Host and port as configured, and which of those that say the same: port 0 may stand there more than once."""
+Address = tuple[str, int, bool, int]
+"""Host and port as configured, whether it takes IPv4 clients (asked of `::` only), and which of those that say the same: port 0
+may stand there more than once."""
 
 
 @dataclass(slots=True)
@@ -47,11 +59,19 @@ class Listener:
     @property
     def port(self) -> int:
         """The one that is open: the kernel's choice if 0 is configured."""
-        port: int = next(iter(self.sockets.values())).getsockname()[1]
+        port: int = self.sample.getsockname()[1]
         return port
 
+    @property
+    def sample(self) -> socket.socket:
+        """One of its sockets: all have the same address and options."""
+        return next(iter(self.sockets.values()))
+
     def __str__(self) -> str:
-        return f"{self.scheme}://{format_address(self.listen.host, self.port)}"
+        said = f"{self.scheme}://{format_address(self.listen.host, self.port)}"
+        if self.listen.host == "::" and self.sample.family == socket.AF_INET:
+            return f"{said}, IPv4 only: this machine has no IPv6"
+        return said
 
     def view(self) -> ListenerView:
         return ListenerView(self.scheme, self.listen.host, self.port)
@@ -66,6 +86,7 @@ class Change:
     left: list[Listener] = field(default_factory=list)
     surviving: frozenset[int] = frozenset()  # numbers of those left whose sockets another listener has now
     inherited: dict[Address, Listener] = field(default_factory=dict)  # on sockets of another process
+    offered: list[Address] = field(default_factory=list)  # by that process, in its order
     further: list[tuple[Listener, int, socket.socket]] = field(default_factory=list)  # for workers that will join
     _fresh: list[socket.socket] = field(default_factory=list)
 
@@ -107,9 +128,11 @@ class Listeners:
         CertificateError.
         """
         change = Change()
-        found = dict(zip(_by_address(offers), offers, strict=True))
+        found = dict(zip(_by_address(offers, _offers_ipv4(offers)), offers, strict=True))
+        change.offered = list(found)
+        held = frozenset(offer.sockets[0].getsockname()[1] for offer in offers)
         try:
-            for index, (address, one) in enumerate(_by_address(wanted).items()):
+            for index, (address, one) in enumerate(_by_address(wanted, _want_ipv4(wanted)).items()):
                 setting = f"listen[{index}]"
                 if offer := found.pop(address, None):
                     files = self._read_files(setting, one)
@@ -123,7 +146,7 @@ class Listeners:
                     change.added.append(listener)
                     _close(offer.sockets[len(sockets) :])
                 else:
-                    listener = self._open_new(change, setting, one, workers)
+                    listener = self._open_new(change, setting, one, workers, held, both=address[2])
                 change.listeners.append(listener)
         except BaseException:
             change.cancel()
@@ -132,14 +155,14 @@ class Listeners:
             _close(offer.sockets)
         return change
 
-    def take(self, change: Change, workers: Sequence[int], offers: Sequence[Offer]) -> list[int]:
+    def take(self, change: Change, workers: Sequence[int]) -> list[int]:
         """Workers accept now: how many sockets of each offer were taken, which are all that get new connections now."""
         taken = {address: len(listener.sockets) for address, listener in change.inherited.items()}
         for worker in workers:
             self.join(worker)
         for listener in change.inherited.values():
-            steer(next(iter(listener.sockets.values())), len(listener.sockets))
-        return [taken.get(address, 0) for address in _by_address(offers)]
+            steer(listener.sample, len(listener.sockets))
+        return [taken.get(address, 0) for address in change.offered]
 
     def admit_all(self) -> None:
         """Whoever gave these sockets away may have ended before it knew, and told the kernel to let nobody begin to connect."""
@@ -192,14 +215,15 @@ class Listeners:
         joining: Sequence[int],
         more: Sequence[int],
     ) -> None:
-        now = _by_address([listener.listen for listener in self._open])
+        before_now = [listener.listen for listener in self._open]
+        now = _by_address(before_now, [_is_both(listener.listen.host, listener.sample) for listener in self._open])
         left = dict(zip(now, self._open, strict=True))
         surviving = set()
-        for index, (address, one) in enumerate(_by_address(wanted).items()):
+        for index, (address, one) in enumerate(_by_address(wanted, _want_ipv4(wanted)).items()):
             setting = f"listen[{index}]"
             before = left.pop(address, None)
             if before is None:
-                listener = self._open_new(change, setting, one, workers)
+                listener = self._open_new(change, setting, one, workers, self.ports, both=address[2])
             elif before.listen == one:
                 listener = before
             elif bool(before.listen.tls) == bool(one.tls):
@@ -224,7 +248,10 @@ class Listeners:
         change.left += left.values()
         change.surviving = frozenset(surviving)
 
-    def _open_new(self, change: Change, setting: str, one: Listen, workers: Sequence[int]) -> Listener:
+    def _open_new(
+        self, change: Change, setting: str, one: Listen, workers: Sequence[int], held: frozenset[int], *, both: bool
+    ) -> Listener:
+        """`held`: the ports that this process has already."""
         files = self._read_files(setting, one)
         if passed := self._activation.find(one.host, one.port, f"{setting}.address"):
             change.keep(*passed)
@@ -232,6 +259,12 @@ class Listeners:
                 raise BindError(
                     f"{setting}.address: the service manager passed {len(passed)} sockets for it, and there are workers "
                     f"for {len(workers)}: have as many lines of ListenStream= in its socket unit, or set workers"
+                )
+            if one.host == "::" and takes_ipv4(passed[0]) != both:  # a bound socket cannot change that
+                raise BindError(
+                    f"{setting}.address: the socket that the service manager passed for it "
+                    + ("takes IPv6 only" if both else "takes IPv4 too, which another listener with this port is for")
+                    + f": set BindIPv6Only={'both' if both else 'ipv6-only'} in its socket unit"
                 )
             sockets = dict(zip(workers, passed, strict=False))
             listener = Listener(next(self._numbers), one, sockets, {}, files, len(passed))
@@ -243,8 +276,7 @@ class Listeners:
                     sockets[worker] = sock
             change.added.append(listener)
             return listener
-        beside_own = one.port in self.ports
-        own = bind_workers(one.host, one.port, len(workers), f"{setting}.address", beside_own=beside_own)
+        own = bind_workers(one.host, one.port, len(workers), f"{setting}.address", beside_own=one.port in held, both=both)
         change.keep(*own)
         listener = Listener(next(self._numbers), one, dict(zip(workers, own, strict=True)), {}, files)
         change.added.append(listener)
@@ -257,7 +289,7 @@ class Listeners:
             _close([*passed[:place], *passed[place + 1 :]])
             return passed[place]
         try:
-            return bind_another(next(iter(listener.sockets.values())), setting)
+            return bind_another(listener.sample, setting)
         except BindError:
             if listener.passed:
                 return None
@@ -277,7 +309,7 @@ class Listeners:
             listener.waiting[worker] = sock
         for listener in change.added:
             if listener.passed:
-                steer(next(iter(listener.sockets.values())), len(listener.sockets))
+                steer(listener.sample, len(listener.sockets))
 
     def explain_idle(self, workers: int) -> list[str]:
         """Which listeners have sockets for some of so many workers only, and what to do about it."""
@@ -306,7 +338,7 @@ class Listeners:
     def part(self, workers: int) -> None:
         """Have the kernel queue no new connections for so many workers, those that joined last."""
         for listener in self._open if workers else ():
-            steer(next(iter(listener.sockets.values())), len(listener.sockets) - workers)
+            steer(listener.sample, len(listener.sockets) - workers)
 
     def close(self, workers: Sequence[int]) -> None:
         """Give up the sockets of these workers."""
@@ -343,12 +375,29 @@ class Listeners:
         }
 
 
-def _by_address(some: Sequence[One]) -> dict[Address, One]:
+def _by_address(some: Sequence[One], both: Iterable[bool]) -> dict[Address, One]:
     found: dict[Address, One] = {}
-    for one in some:
-        turn = sum((host, port) == (one.host, one.port) for host, port, _ in found)
-        found[one.host, one.port, turn] = one
+    for one, ipv4_too in zip(some, both, strict=True):
+        kind = (one.host, one.port, ipv4_too)
+        turn = sum(address[:3] == kind for address in found)
+        found[one.host, one.port, ipv4_too, turn] = one
     return found
+
+
+def _want_ipv4(wanted: Sequence[Listen]) -> list[bool]:
+    """Of each listener whether it is `::` for both families. A name may stand for an IPv4 address."""
+    return [
+        one.host == "::" and not any(one.port and other.port == one.port and ":" not in other.host for other in wanted)
+        for one in wanted
+    ]
+
+
+def _offers_ipv4(offers: Sequence[Offer]) -> list[bool]:
+    return [_is_both(offer.host, offer.sockets[0]) for offer in offers]
+
+
+def _is_both(host: str, sock: socket.socket) -> bool:
+    return host == "::" and takes_ipv4(sock)
 
 
 def _close(sockets: Iterable[socket.socket]) -> None:

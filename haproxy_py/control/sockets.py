@@ -28,20 +28,25 @@ class BindError(Exception):
     """A port cannot be opened. The text says which, why, and what to do."""
 
 
-def bind_workers(host: str, port: int, workers: int, setting: str, *, beside_own: bool = False) -> list[socket.socket]:
+def bind_workers(
+    host: str, port: int, workers: int, setting: str, *, beside_own: bool = False, both: bool = True
+) -> list[socket.socket]:
     """One listening socket per worker, all on the same address. Port 0: the kernel picks one, the same for all.
 
     `setting` names the part of the configuration that asked for it. `beside_own`: this process has the port already, on an
-    address that may overlap. Raises BindError; then nothing stays open.
+    address that may overlap. `both`: `::` takes IPv4 too. Raises BindError; then nothing stays open.
     """
     family, address = resolve(host, port, setting)
+    both = both and host == "::"
+    if both and not _has_ipv6():
+        family, address = resolve("0.0.0.0", port, setting)
     if port and not beside_own:
         # Two programs of one user that both set SO_REUSEPORT share the port in silence. Without it, binding fails.
-        _bind(family, address, setting, share=False).close()
+        _bind(family, address, setting, share=False, both=both).close()
     sockets: list[socket.socket] = []
     try:
         for _ in range(workers):
-            sock = _bind(family, address, setting, share=True)
+            sock = _bind(family, address, setting, share=True, both=both)
             sockets.append(sock)
             address = sock.getsockname()
         for sock in sockets:
@@ -55,7 +60,7 @@ def bind_workers(host: str, port: int, workers: int, setting: str, *, beside_own
 
 def bind_another(like: socket.socket, setting: str) -> socket.socket:
     """One more socket for the address of another. It joins the group when it listens (`listen`). Raises BindError."""
-    return _bind(like.family, like.getsockname(), setting, share=True)
+    return _bind(like.family, like.getsockname(), setting, share=True, both=takes_ipv4(like))
 
 
 def listen(sock: socket.socket, setting: str) -> None:
@@ -92,15 +97,22 @@ def admit_all(sock: socket.socket) -> None:
 
 
 def bind_alone(host: str, port: int, setting: str) -> socket.socket:
-    """One listening socket that is not shared. Raises BindError."""
+    """One listening socket that is not shared; `::` takes IPv4 too. Raises BindError."""
+    if host == "::" and not _has_ipv6():
+        host = "0.0.0.0"
     family, address = resolve(host, port, setting)
-    sock = _bind(family, address, setting, share=False)
+    sock = _bind(family, address, setting, share=False, both=host == "::")
     try:
         _listen(sock, address, setting)
     except BindError:
         sock.close()
         raise
     return sock
+
+
+def takes_ipv4(sock: socket.socket) -> bool:
+    """Whether IPv4 clients can connect to it: always, if it is no IPv6 socket."""
+    return sock.family == socket.AF_INET or not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
 
 def is_of_this_machine(host: str) -> bool:
@@ -119,6 +131,15 @@ def format_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _has_ipv6() -> bool:
+    """Whether the kernel knows IPv6 at all."""
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
+    except OSError as error:
+        return error.errno != errno.EAFNOSUPPORT
+    return True
+
+
 def resolve(host: str, port: int, setting: str) -> tuple[socket.AddressFamily, tuple[object, ...]]:
     """The address to bind. A name that has both families is taken as IPv4."""
     try:
@@ -130,7 +151,7 @@ def resolve(host: str, port: int, setting: str) -> tuple[socket.AddressFamily, t
     return family, address
 
 
-def _bind(family: socket.AddressFamily, address: tuple[object, ...], setting: str, *, share: bool) -> socket.socket:
+def _bind(family: int, address: tuple[object, ...], setting: str, *, share: bool, both: bool) -> socket.socket:
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
@@ -141,8 +162,8 @@ def _bind(family: socket.AddressFamily, address: tuple[object, ...], setting: st
         if share:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
-            # One address, one meaning: `[::]` does not silently take IPv4 too, so both can be listed.
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # Said either way: what the kernel does by itself depends on net.ipv6.bindv6only.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
         sock.bind(address)
     except OSError as error:
         sock.close()

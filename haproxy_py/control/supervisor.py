@@ -276,9 +276,7 @@ class Supervisor:
                     f"not ready after {READY_WITHIN:g} s: {'; '.join(waits[:MAX_NAMED])}{more}. Process {heir.process} "
                     "goes on"
                 )
-        taken = self._listeners.take(
-            self._inherited, [worker.number for worker in self._crew.workers], heir.estate.listeners
-        )
+        taken = self._listeners.take(self._inherited, [worker.number for worker in self._crew.workers])
         self._heir = None
         self.tell_listeners()
         self._notifier.become_main()  # before the former main process may end: its unit would end with it

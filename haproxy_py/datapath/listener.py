@@ -17,12 +17,14 @@ from cython.cimports.haproxy_py.datapath.sockets import (
     AF_INET,
     AF_INET6,
     EPOLLIN,
+    IN6_IS_ADDR_V4MAPPED,
     INET6_ADDRSTRLEN,
     IPPROTO_TCP,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
     TCP_NODELAY,
     accept4,
+    in6_addr,
     inet_ntop,
     setsockopt,
     sockaddr,
@@ -85,6 +87,7 @@ class Listener(Watched):
         fd: cython.int
         _accepted: cython.int
         text: cython.char[INET6_ADDRSTRLEN]
+        six: cython.pointer(in6_addr)
         for _accepted in range(ACCEPTS_PER_VISIT):
             if not self.accepting:
                 return
@@ -110,12 +113,11 @@ class Listener(Watched):
                     INET6_ADDRSTRLEN,
                 )
             elif address.ss_family == AF_INET6:
-                inet_ntop(
-                    AF_INET6,
-                    cython.address(cython.cast(cython.pointer(sockaddr_in6), cython.address(address)).sin6_addr),
-                    text,
-                    INET6_ADDRSTRLEN,
-                )
+                six = cython.address(cython.cast(cython.pointer(sockaddr_in6), cython.address(address)).sin6_addr)
+                if IN6_IS_ADDR_V4MAPPED(six):  # an IPv4 client of a listener for both families
+                    inet_ntop(AF_INET, cython.cast(cython.p_char, six) + 12, text, INET6_ADDRSTRLEN)
+                else:
+                    inet_ntop(AF_INET6, six, text, INET6_ADDRSTRLEN)
             try:
                 self.welcome(fd, text)
             except MemoryError:

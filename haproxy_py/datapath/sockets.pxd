@@ -81,6 +81,7 @@ cdef extern from "<netinet/in.h>" nogil:
         unsigned short sin6_port
         in6_addr sin6_addr
         unsigned int sin6_scope_id
+    bint IN6_IS_ADDR_V4MAPPED(const in6_addr* address)
     unsigned short htons(unsigned short value)
     enum:
         IPPROTO_TCP

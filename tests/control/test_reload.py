@@ -36,9 +36,9 @@ def add_listeners(*listeners: str) -> str:
     )
 
 
-def is_open(port: int) -> bool:
+def is_open(port: int, host: str = "127.0.0.1") -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), 5).close()
+        socket.create_connection((host, port), 5).close()
     except ConnectionRefusedError:
         return False
     return True
@@ -113,6 +113,18 @@ def test_address_may_be_widened_and_narrowed(start: Start, reload: Reload) -> No
         control.expect(rf"listening on http://{host}:{port}$")
         control.expect(IN_FORCE)
         assert is_open(port)
+
+
+def test_ipv4_listener_may_stand_beside_the_one_of_both_families_and_go_again(start: Start, reload: Reload) -> None:
+    (port,) = find_free_ports(1)
+    six, four = f"{{address: '[::]:{port}'}}", f"{{address: '0.0.0.0:{port}'}}"
+    control = start()
+    control.expect_ready()
+    for listeners in ([six], [six, four], [six], [four], [four, six]):
+        reload(control, add_listeners(*listeners))
+        control.expect(IN_FORCE)
+        assert is_open(port)
+        assert is_open(port, "::1") is (six in listeners)
 
 
 def test_switch_of_ha_mode_in_a_file_is_logged_as_what_it_does_to_the_editor(start: Start, reload: Reload) -> None:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 import pytest
 
-from haproxy_py.control.sockets import BindError, bind_alone, bind_another, bind_workers, format_address, listen, steer
+from haproxy_py.control.sockets import (
+    BindError,
+    bind_alone,
+    bind_another,
+    bind_workers,
+    format_address,
+    listen,
+    steer,
+    takes_ipv4,
+)
 
 
 def test_workers_share_one_port_that_the_kernel_picked() -> None:
@@ -85,3 +95,30 @@ def test_name_without_an_address_is_an_error_with_advice() -> None:
 @pytest.mark.parametrize(("host", "text"), [("127.0.0.1", "127.0.0.1:80"), ("::1", "[::1]:80")])
 def test_addresses_are_written_as_in_a_url(host: str, text: str) -> None:
     assert format_address(host, 80) == text
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_every_address_of_ipv6_takes_ipv4_clients_if_both_are_wanted(both: bool) -> None:
+    (sock,) = bind_workers("::", 0, 1, "listen[0].address", both=both)
+    another = bind_another(sock, "listen[0].address")
+    with sock, another:
+        assert [takes_ipv4(one) for one in (sock, another)] == [both, both]
+        with socket.socket() as client:
+            assert (client.connect_ex(("127.0.0.1", sock.getsockname()[1])) == 0) is both
+
+
+def test_every_address_of_ipv6_is_every_address_of_ipv4_on_a_machine_without_ipv6(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class WithoutIpv6(socket.socket):
+        def __init__(self, family: int = -1, kind: int = -1, protocol: int = -1, fileno: int | None = None) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            super().__init__(family, kind, protocol, fileno)
+
+    monkeypatch.setattr(socket, "socket", WithoutIpv6)
+    (sock,) = bind_workers("::", 0, 1, "listen[0].address")
+    with sock, bind_alone("::", 0, "ops.address") as ops:
+        assert [one.getsockname()[0] for one in (sock, ops)] == ["0.0.0.0"] * 2
+    with pytest.raises(BindError, match="this machine has no IPv6"):
+        bind_workers("::1", 0, 1, "listen[0].address")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from haproxy_py import counters
-from tests.proxy_process import describe_instance
+from tests.proxy_process import ProxyProcess, describe_instance, find_free_ports
 from tests.wire.inner_worker import InnerWorker, read_lines
-from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually
+from tests.wire.scripted import OK, ScriptedReplica, Wire, answer_each, eventually, open_wire
 
 GET = b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n"
 FIELDS = {
@@ -282,3 +282,23 @@ def _read(fd: int) -> bytes:
         return os.read(fd, 65536)
     except BlockingIOError:
         return b""
+
+
+async def test_ipv4_client_of_a_listener_for_both_families_has_its_ipv4_address(tmp_path: Path) -> None:
+    heads: list[bytes] = []
+
+    async def answer(wire: Wire, number: int) -> None:
+        heads.append(await wire.reader.readuntil(b"\r\n\r\n"))
+        wire.send(OK)
+
+    (port,) = find_free_ports(1)
+    async with ScriptedReplica(answer) as replica:
+        extra = {"listen": [{"address": f"[::]:{port}"}]}
+        proxy = ProxyProcess(tmp_path, [describe_instance([replica.url])], extra=extra)
+        await asyncio.to_thread(proxy.__enter__)
+        try:
+            async with await open_wire(port) as client:
+                assert (await client.ask(GET))[0] == 200
+        finally:
+            await asyncio.to_thread(proxy.__exit__, None, None, None)
+    assert b"\r\nX-Forwarded-For: 127.0.0.1\r\n" in heads[0]
