@@ -147,7 +147,8 @@ def test_the_configuration_is_right_and_agrees_with_the_pod(name: str) -> None:
         assert ports[container[probe]["httpGet"]["port"]] == config.ops.port
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
-    assert config.ops.host == "0.0.0.0", "probes come from outside of the pod"
+    assert config.ops.host == "::", "probes come from outside of the pod, over IPv4 or IPv6"
+    assert {listen.host for listen in config.listen} <= {"::", "127.0.0.1"}
     pre_stop = duration(f"{container['lifecycle']['preStop']['exec']['command'][1]}s")
     assert pod["terminationGracePeriodSeconds"] >= pre_stop + config.drain.deadline + KILL_AFTER_DEADLINE
     assert pod["automountServiceAccountToken"] is True
