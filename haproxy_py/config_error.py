@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -50,6 +51,10 @@ class Problems:
     def add(self, place: Place, text: str) -> None:
         """Note a problem and go on."""
         self._found.append(Problem(place, text))
+
+    def take(self, others: Problems, *, below: str) -> None:
+        """Note those of others that lie at a key of the top level, below it, or at the top level itself."""
+        self._found += (one for one in others._found if re.match(rf"($|{re.escape(below)}([.\[]|$))", one.place.path))
 
     def raise_if_any(self) -> None:
         """End the reading: raise `ConfigError` when something was found."""

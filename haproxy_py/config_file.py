@@ -100,14 +100,31 @@ def load(path: str | Path) -> Config:
 
     Relative paths in what came by standard input count from the current folder.
     """
+    return parse_data(_read_data(path), name_source(path))
+
+
+def load_ops(path: str | Path) -> Ops:
+    """Only the operators' port in such a file: what else is wrong there is of no matter to whoever calls a running proxy.
+
+    Raises `ConfigError` with what is wrong with `ops`, or if the file is no YAML at all.
+    """
     source = name_source(path)
+    noted, problems = Problems(), Problems()
+    tree = read_tree(_decode(_read_data(path), source), source, noted)
+    problems.take(noted, below="ops")
+    ops = tree.values.get("ops") if isinstance(tree, Mapping) else None
+    found = None if ops is None else _read_ops(_Addresses())(ops, problems)
+    problems.raise_if_any()
+    return found or Ops()
+
+
+def _read_data(path: str | Path) -> bytes:
     is_standard_input = str(path) == STANDARD_INPUT
     try:
         with open(0 if is_standard_input else path, "rb", closefd=not is_standard_input) as file:
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError((Problem(Place(source), f"cannot be read: {error.strerror or error}"),)) from error
-    return parse_data(data, source)
+        raise ConfigError((Problem(Place(name_source(path)), f"cannot be read: {error.strerror or error}"),)) from error
 
 
 def name_source(path: str | Path) -> str:
@@ -117,15 +134,18 @@ def name_source(path: str | Path) -> str:
 
 def parse_data(data: bytes, source: str) -> Config:
     """The configuration in what was read of a file, up to one byte more than it may have. Raises `ConfigError`."""
+    return parse(_decode(data, source), source)
+
+
+def _decode(data: bytes, source: str) -> str:
     if len(data) > MAX_BYTES:
         raise ConfigError((Problem(Place(source), f"the file is larger than {values.spell_size(MAX_BYTES)}"),))
     try:
-        text = data.decode()
+        return data.decode()
     except UnicodeDecodeError as error:
         line_start = data.rfind(b"\n", 0, error.start) + 1
         place = Place(source, data.count(b"\n", 0, error.start) + 1, error.start - line_start + 1)
         raise ConfigError((Problem(place, "the file is not UTF-8"),)) from error
-    return parse(text, source)
 
 
 def parse(text: str, source: str) -> Config:

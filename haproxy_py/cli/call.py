@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from haproxy_py.config_file import ConfigError, load
+from haproxy_py.config_file import ConfigError, load_ops
 from haproxy_py.config_values import spell_address
 from haproxy_py.control.token import TokenError, read_token
 
@@ -86,12 +86,12 @@ def find_caller(args: argparse.Namespace) -> Caller:
     url, token_file = args.ops or DEFAULT_URL, getattr(args, "token_file", None)
     if args.config is not None:
         try:
-            config = load(args.config)
+            ops = load_ops(args.config)
         except ConfigError as error:
             raise CallError(str(error), 2) from None
-        url = f"http://{spell_address(_reach(config.ops.host), config.ops.port)}"
-        if token_file is None and config.ops.token_file:
-            token_file = Path(config.ops.token_file)
+        url = f"http://{spell_address(_reach(ops.host), ops.port)}"
+        if token_file is None and ops.token_file:
+            token_file = Path(ops.token_file)
     try:
         token = read_token(token_file).decode("ascii") if token_file is not None and "token_file" in args else ""
     except TokenError as error:

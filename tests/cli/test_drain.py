@@ -299,6 +299,23 @@ def test_wrong_usage_and_no_proxy_have_their_exit_codes(
     assert said in capsys.readouterr().err
 
 
+async def test_commands_reach_the_proxy_although_its_file_has_a_mistake_elsewhere(proxy: Drained) -> None:
+    proxy.config["drain"] = {"delay": "soon", "nothing": 1}
+    proxy.config["log"] = {"access": "${ACCESS}"}
+    proxy.write_config()
+    assert (await proxy.command("status")).returncode == 0
+    done = await proxy.command("drain", "test", proxy.names[0])
+    assert done.returncode == 0, done.stderr
+
+
+async def test_commands_refuse_a_mistake_in_what_they_read_of_the_file(proxy: Drained) -> None:
+    proxy.config["ops"]["address"] = "${OPS}"
+    proxy.write_config()
+    done = await proxy.command("status")
+    assert done.returncode == 2
+    assert "ops.address: environment variables are not expanded" in done.stderr
+
+
 async def test_status_of_a_proxy_that_is_not_ready_is_exit_code_1(proxy: Drained) -> None:
     async with await open_wire(proxy.port) as client:  # keeps the proxy from ending at once
         client.send(b"GET /x HT")
