@@ -276,7 +276,9 @@ class Listeners:
                     sockets[worker] = sock
             change.added.append(listener)
             return listener
-        own = bind_workers(one.host, one.port, len(workers), f"{setting}.address", beside_own=one.port in held, both=both)
+        own = bind_workers(
+            one.host, one.port, len(workers), f"{setting}.address", beside_own=one.port in held, both=both
+        )
         change.keep(*own)
         listener = Listener(next(self._numbers), one, dict(zip(workers, own, strict=True)), {}, files)
         change.added.append(listener)

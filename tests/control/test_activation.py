@@ -260,3 +260,22 @@ def test_workers_that_come_back_get_their_sockets_again(setting: Setting) -> Non
                 assert b" 403 " in ask(port)
         assert "was not applied" not in proxy.log
         proxy.stop()
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_passed_socket_for_every_address_must_take_the_families_that_the_listener_takes(
+    setting: Setting, both: bool
+) -> None:
+    with socket.socket(socket.AF_INET6) as passed:
+        passed.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
+        passed.bind(("::", 0))
+        passed.listen(100)
+        port = passed.getsockname()[1]
+        setting.write(f"[::]:{port}")
+        proxy = setting.start(passed)
+        if both:
+            assert b" 403 " in ask(port)
+            proxy.stop()
+        else:
+            assert proxy.process.wait(WITHIN) != 0
+            assert "takes IPv6 only: set BindIPv6Only=both in its socket unit" in proxy.log
