@@ -40,11 +40,11 @@ class Cluster:
 
     def list_replicas(self, proxy: str) -> dict[str, str]:
         """What a proxy, by its address, has in its table: state by name."""
-        status = json.loads(ask(proxy, 9090, "/api/v1/status")[1])
+        status = json.loads(ask(proxy, 9090, "/api/v1/status", proxy)[1])
         return {one["name"]: one["state"] for instance in status["instances"] for one in instance["replicas"]}
 
     def count_kept(self, proxy: str) -> int:
-        status = json.loads(ask(proxy, 9090, "/api/v1/status")[1])
+        status = json.loads(ask(proxy, 9090, "/api/v1/status", proxy)[1])
         return sum(one["kept"] for one in status["discovery"]["endpoints"])
 
     def scale(self, deployment: str, count: int) -> None:
