@@ -14,7 +14,7 @@ from typing import Self
 
 from tests.kubernetes.control_plane import ControlPlane
 
-WITHIN = 90.0
+WITHIN = 180.0
 
 
 class Cluster:
@@ -27,7 +27,11 @@ class Cluster:
         return self.plane.kubectl("-n", self.namespace, *words)
 
     def wait_for_rollout(self, deployment: str) -> None:
-        self.kubectl("rollout", "status", f"deployment/{deployment}", f"--timeout={WITHIN:g}s")
+        """Raises AssertionError with what there is if it takes too long."""
+        try:
+            self.kubectl("rollout", "status", f"deployment/{deployment}", f"--timeout={WITHIN:g}s")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self._describe()}") from None
 
     def list_pods(self, name: str) -> dict[str, str]:
         """Addresses by name of the pods that carry the name in their labels."""
@@ -68,9 +72,12 @@ class Cluster:
         deadline = time.monotonic() + within
         while not is_true():
             if time.monotonic() > deadline:
-                logs = [f"{name}:\n{self.read_log(name)[-3000:]}" for name in self.list_pods("haproxy-py")]
-                raise AssertionError("\n".join([f"not within {within:g} s", self.kubectl("get", "all"), *logs]))
+                raise AssertionError(f"not within {within:g} s\n{self._describe()}")
             time.sleep(0.1)
+
+    def _describe(self) -> str:
+        logs = [f"{name}:\n{self.read_log(name)[-3000:]}" for name in self.list_pods("haproxy-py")]
+        return "\n".join([self.kubectl("get", "all"), *logs])
 
 
 def ask(host: str, port: int, path: str, name: str = "test.example.com") -> tuple[int, bytes]:

@@ -41,7 +41,7 @@ def base(plane: ControlPlane) -> Iterator[Cluster]:
 def test_the_base_serves_the_example_with_its_editor_closed(base: Cluster) -> None:
     for proxy in base.list_pods("haproxy-py").values():
         assert ask(proxy, 8080, "/api/hello")[0] == 200
-        assert ask(proxy, 8080, "/flows")[0] == 403, "the Service says haproxy-py.dev/ha: true"
+        assert ask(proxy, 8080, "/admin/flows")[0] == 403, "the Service says haproxy-py.dev/ha: true"
         assert ask(proxy, 9090, "/readyz")[0] == 200
 
 
