@@ -4,7 +4,7 @@
 import asyncio
 import time
 
-from haproxy_py import config, counters
+from haproxy_py import config, counters, session_table
 from haproxy_py.node_red.admin_surface import build_gate_rules
 from haproxy_py.table import ReplicaEntry
 
@@ -20,6 +20,7 @@ from haproxy_py.datapath.heads cimport Head
 from haproxy_py.datapath.passage cimport Passage, read_passage
 from haproxy_py.datapath.pool cimport Replica
 from haproxy_py.datapath.queue cimport Queue
+from haproxy_py.datapath.sessions cimport Sessions
 
 cdef enum:
     CALLS = 20000  # in one run
@@ -48,9 +49,10 @@ cdef class Bench:
     def __init__(self):
         self.loop = asyncio.new_event_loop()
         cells = Counters(bytearray(counters.SEGMENT_BYTES))
-        self.context = Context(self.loop, Clock(), cells, "bench", None, None)
+        sessions = Sessions(bytearray(session_table.TABLE_BYTES))
+        self.context = Context(self.loop, Clock(), cells, sessions, "bench", None, None)
         self.entrance = Entrance("http", "127.0.0.1", 8080, 1000, 900, None, None)
-        entry = ReplicaEntry("127.0.0.1:1880", "0123abcd", "token", "127.0.0.1", 1880, 0)
+        entry = ReplicaEntry("127.0.0.1:1880", "0123", "0123456789abcdef", "127.0.0.1", 1880, 0)
         self.replica = Replica(entry, Queue(self.loop), cells)
         self.gate = Gate(build_gate_rules(config.Gate()))
         self.body = Body()
