@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from haproxy_py.config import Config, Instance, KubernetesSelector
 from haproxy_py.config_file import ConfigError, load, name_source
 from haproxy_py.config_values import spell_address, spell_duration
-from haproxy_py.control.certificates import check_certificates
+from haproxy_py.control.certificates import check_certificates, find_untimely
 from haproxy_py.control.private_files import find_exposed
 from haproxy_py.control.token import TokenError, find_token_file
 from haproxy_py.node_red.admin_surface import build_gate_rules, find_open_root
@@ -73,7 +73,11 @@ def find_warnings(config: Config) -> list[str]:
     for name, gate in gates:
         if warning := find_open_root(build_gate_rules(gate)):
             where.setdefault(warning, []).append(name)
-    return [*find_exposed(config), *(f"{_enumerate(names)}: {warning}" for warning, names in where.items())]
+    return [
+        *find_exposed(config),
+        *find_untimely(config),
+        *(f"{_enumerate(names)}: {warning}" for warning, names in where.items()),
+    ]
 
 
 def check_files(config: Config) -> list[str]:

@@ -10,10 +10,12 @@ symlink swap of a Kubernetes Secret are all seen. What cannot be used changes no
 from __future__ import annotations
 
 import ssl
+import time
 from pathlib import Path
 
 from haproxy_py.certificates import Certificate, make_context
 from haproxy_py.config import Config, Tls
+from haproxy_py.control.validity import Validity, read_validity
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at the files."""
@@ -39,6 +41,7 @@ class CertificateFiles:
         self.certificate = Path(tls.certificate)
         self.key = Path(tls.key or tls.certificate)
         self.found: Certificate | None = None  # as last read
+        self.validity: Validity | None = None  # of `found`, where that can be read
         self._seen: object = None
         self._bad_looks = 0
 
@@ -49,7 +52,13 @@ class CertificateFiles:
             self.found = _read_pair(self.certificate, self.key)
         except CertificateError as error:
             raise CertificateError(f"{self.setting}: {error}") from None
+        self.validity = read_validity(self.found.pem)
         return self.found
+
+    def warn(self) -> str:
+        """What is to be said of the time in which the certificate in use is valid; empty: nothing."""
+        warning = self.validity.warn(time.time()) if self.validity else ""
+        return f"{self.setting}: the certificate in {self.certificate} {warning}" if warning else ""
 
     def look(self) -> Certificate | None:
         """The new certificate if the files have changed and can be used; None if there is nothing new.
@@ -86,13 +95,37 @@ class CertificateFiles:
 def check_certificates(config: Config) -> list[str]:
     """Read those of all listeners. What is wrong with each, with its place."""
     complaints = []
-    for index, listen in enumerate(config.listen):
-        if listen.tls is not None:
-            try:
-                CertificateFiles(f"listen[{index}].tls", listen.tls).read()
-            except CertificateError as error:
-                complaints.append(str(error))
+    for files in _list_files(config):
+        try:
+            files.read()
+        except CertificateError as error:
+            complaints.append(str(error))
     return complaints
+
+
+def find_untimely(config: Config) -> list[str]:
+    """Which certificates of listeners are not valid yet, or not for long any more, or have expired.
+
+    No mistake of the configuration: an old certificate must neither keep a proxy from starting nor a right change from being
+    applied.
+    """
+    warnings = []
+    for files in _list_files(config):
+        try:
+            files.read()
+        except CertificateError:
+            continue  # `check_certificates` says so
+        if warning := files.warn():
+            warnings.append(warning)
+    return warnings
+
+
+def _list_files(config: Config) -> list[CertificateFiles]:
+    return [
+        CertificateFiles(f"listen[{index}].tls", listen.tls)
+        for index, listen in enumerate(config.listen)
+        if listen.tls is not None
+    ]
 
 
 def _read_pair(certificate: Path, key: Path) -> Certificate:

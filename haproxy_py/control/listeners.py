@@ -74,7 +74,9 @@ class Listener:
         return said
 
     def view(self) -> ListenerView:
-        return ListenerView(self.scheme, self.listen.host, self.port)
+        validity = self.files.validity if self.files else None
+        ends = validity.ends if validity else None
+        return ListenerView(self.scheme, self.listen.host, self.port, ends)
 
 
 @dataclass(slots=True)
@@ -312,6 +314,10 @@ class Listeners:
         for listener in change.added:
             if listener.passed:
                 steer(listener.sample, len(listener.sockets))
+
+    def list_untimely(self) -> list[str]:
+        """Warnings of certificates that are not valid, or not for long any more."""
+        return [warning for listener in self._open if listener.files and (warning := listener.files.warn())]
 
     def explain_idle(self, workers: int) -> list[str]:
         """Which listeners have sockets for some of so many workers only, and what to do about it."""

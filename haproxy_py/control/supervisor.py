@@ -124,6 +124,7 @@ class Supervisor:
         self._heir: Heir | None = None  # until this process accepts: what it got of the one that runs
         self._inherited = Change()
         self._side_tasks: list[asyncio.Task[None]] = []
+        self._untimely: list[str] = []  # warnings of certificates that were logged
         self._news = asyncio.Event()  # a worker has become ready, or has put a table into force
 
     async def run(self) -> int:
@@ -504,10 +505,14 @@ class Supervisor:
     # --- reading certificates again ---
 
     async def _watch_certificates(self) -> None:
-        """Hand every new certificate to the workers, and warn of keys that others may read. Ends by being cancelled."""
+        """Hand every new certificate to the workers, and warn of those that end and of keys that others may read.
+
+        Ends by being cancelled.
+        """
         while True:
             await asyncio.sleep(LOOK_EVERY)
             await self._in_force.warn_of_files(self._in_force.config)
+            self._warn_of_certificates()
             for listener in list(self._listeners):
                 files = listener.files
                 if files is None:
@@ -522,6 +527,13 @@ class Supervisor:
                     self._log.info(
                         f"{files.setting}: the certificate in {files.certificate} has changed; new connections get it"
                     )
+
+    def _warn_of_certificates(self) -> None:
+        """Say of each once a day that it ends or has ended."""
+        told, self._untimely = self._untimely, self._listeners.list_untimely()
+        for warning in self._untimely:
+            if warning not in told:
+                self._log.warning(warning)
 
     # --- what the operators' port shows ---
 
@@ -555,7 +567,11 @@ class Supervisor:
             waiting_for=self._routing.list_waits(discovery.waiting_for, self._crew.list_versions()),
             discovery=discovery,
             config=self._reloader.view(),
-            warnings=(*self._in_force.exposed, *self._listeners.explain_idle(len(self._crew.workers))),
+            warnings=(
+                *self._in_force.exposed,
+                *self._listeners.list_untimely(),
+                *self._listeners.explain_idle(len(self._crew.workers)),
+            ),
         )
 
     def drain(self, instance: str, replica: str, *, force: bool) -> ReplicaEntry:

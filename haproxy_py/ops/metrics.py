@@ -14,6 +14,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from haproxy_py import __version__, counters, tasks
+from haproxy_py.config_values import spell_address
 from haproxy_py.ops import totals
 from haproxy_py.ops.discovery_metrics import collect_discovery
 from haproxy_py.ops.families import accumulate, counter, gauge, histogram
@@ -40,6 +41,7 @@ class Scrape(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._collect_process()
         yield from self._collect_config()
+        yield self._collect_certificates()
         yield from self._collect_instances()
         yield from self._collect_replica_requests()
         yield from self._collect_replica_histograms()
@@ -106,6 +108,17 @@ class Scrape(Collector):
         for index, reason in enumerate(counters.RETRIES):
             retries.add_metric((reason,), totals.sum_cell(view.segments, counters.WORKER_RETRIES + index))
         yield retries
+
+    def _collect_certificates(self) -> Metric:
+        ends = gauge(
+            "certificate_not_after_timestamp_seconds",
+            "Unix time at which the first certificate of a listener's chain expires.",
+            ("listener",),
+        )
+        for listener in self._view.listeners:
+            if listener.certificate_ends is not None:
+                ends.add_metric((spell_address(listener.host, listener.port),), listener.certificate_ends)
+        return ends
 
     def _collect_config(self) -> Iterator[Metric]:
         config = self._view.config

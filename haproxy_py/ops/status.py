@@ -35,6 +35,7 @@ def describe_status(view: View) -> dict[str, Any]:
                 "scheme": listener.scheme,
                 "host": listener.host,
                 "port": listener.port,
+                "certificate_ends": _spell_time(listener.certificate_ends),
             }
             for listener in view.listeners
         ],
@@ -158,3 +159,7 @@ def _describe_check(check: CheckView | None) -> dict[str, Any] | None:
         "seconds": round(check.seconds, 6),
         "seconds_ago": round(check.age, 3),
     }
+
+
+def _spell_time(moment: float | None) -> str | None:
+    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")

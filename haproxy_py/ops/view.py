@@ -29,6 +29,7 @@ class ListenerView:
     scheme: str
     host: str
     port: int
+    certificate_ends: float | None = None  # Unix time; None: it has none, or that cannot be read
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ def make_view(*segments: memoryview[int], name: str = "one", replica: str = "pod
         draining=False,
         table=make_table(name=name, replica=replica),
         workers=tuple(WorkerView(number, 100 + number, True, 0, 7) for number, _ in enumerate(segments, 1)),
-        listeners=(ListenerView("http", "0.0.0.0", 8080),),
+        listeners=(ListenerView("http", "0.0.0.0", 8080), ListenerView("https", "0.0.0.0", 8443, 1.9e9)),
         instances=(("", 0), (name, 1)),
         replicas=(
             ReplicaSeries(name, replica, 0, "ready"),

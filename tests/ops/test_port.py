@@ -133,7 +133,10 @@ async def test_status_tells_everything_of_a_replica(opened: Opened) -> None:
             "table_version": 7,
         }
     ]
-    assert told["listeners"] == [{"scheme": "http", "host": "0.0.0.0", "port": 8080}]
+    assert told["listeners"] == [
+        {"scheme": "http", "host": "0.0.0.0", "port": 8080, "certificate_ends": None},
+        {"scheme": "https", "host": "0.0.0.0", "port": 8443, "certificate_ends": "2030-03-17T17:46:40+00:00"},
+    ]
     (instance,) = told["instances"]
     assert (instance["name"], instance["ha"], instance["gate_denied"]) == ("one", True, 7)
     assert instance["proxy_replies"] == {"gate_denied": 7}
