@@ -43,7 +43,9 @@ MAX_VARIANTS = 16
 
 _PARTS = re.compile(r"\\.|(/)?(\.)?:(\w+)(\(.*?\))?(\*)?(\?)?|[.*]|/\(", re.ASCII)
 _PLAIN = re.compile(r"[A-Za-z0-9_~!@%&=,;'\"<>#:/ -]")
-_ENVIRONMENT = re.compile(r"\$\{[^}]*\}")
+_ENVIRONMENT = re.compile(
+    r"\$(?:\{\S+\}|\(\S+\))"
+)  # as in Node-RED, which still knows its former spelling with round brackets
 _METHODS = {
     "get": frozenset(("GET", "HEAD", "OPTIONS")),
     "post": frozenset(("POST", "OPTIONS")),

@@ -127,6 +127,19 @@ def test_websocket_listeners_are_open_for_upgrades_alone_and_by_the_letter() -> 
     assert not passes(make_gate([http_in("/a")]), "/a", upgrades=True)
 
 
+@pytest.mark.parametrize("value", ["${PLACE}", "$(PLACE)", "${A}b}"])
+@pytest.mark.parametrize(
+    ("kind", "key"), [("http in", "url"), ("websocket-listener", "path"), ("uibuilder", "url"), ("worldmap", "path")]
+)
+def test_what_comes_from_the_environment_is_named_and_opens_nothing(kind: str, key: str, value: str) -> None:
+    node = {"id": "n1", "type": kind, "z": "t", "method": "get", key: value}
+    learnt = learn([{"id": "t", "type": "tab"}, node], "/", "/")
+    assert learnt.routes == ()
+    (said,) = learnt.unclear
+    assert "n1" in said
+    assert value in said
+
+
 def test_what_is_disabled_declares_nothing() -> None:
     flows = [
         {"id": "off", "type": "tab", "disabled": True},
