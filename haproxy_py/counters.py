@@ -39,6 +39,10 @@ RETRIES = ("connect_failed", "connect_timeout", "reused_closed", "new_closed", "
 """Why a request was tried again: the replica could not be connected to (nothing was sent), or it closed a kept or a new
 connection before any octet of an answer; and where it was not, because the budget was spent."""
 
+TLS_FAILURES = ("plain_http", "protocol", "certificate_refused", "closed", "timeout", "other")
+"""How handshakes fail: HTTP (or other text) came instead; no version or cipher in common; the client does not trust the
+certificate; it left; it did not end in time; anything else, such as noise."""
+
 GATE_RULES = (
     "editor_page", "admin_route", "admin_root", "dashboard_admin", "dashboard_debug", "deny_list", "not_declared",
 )  # fmt: skip
@@ -60,6 +64,7 @@ WORKER_ACCEPT_PAUSES = 3  # times that accepting paused at the connection limit
 WORKER_TICKS = 4  # of the loop: the sign of life that the watchdog looks for
 WORKER_CONNECTIONS_REFUSED = 5  # closed at once because their address had as many as it may
 WORKER_RETRIES = 8  # one cell per reason of RETRIES
+WORKER_TLS_FAILURES = 16  # one cell per reason of TLS_FAILURES
 WORKER_CELLS = 512  # one page
 
 # --- instance block ---

@@ -65,6 +65,17 @@ class Office(Protocol):
         """Add one to a cell of the worker's own block."""
 
 
+_HANDSHAKE_ADVICE = {
+    "plain_http": "clients speak plain HTTP to this port, and get 400. Their address must begin with https://, or the ingress in "
+    "front must be told to speak TLS",
+    "protocol": "clients have no TLS version or cipher in common with this proxy, which speaks TLS 1.2 and 1.3 with forward "
+    "secrecy",
+    "certificate_refused": "clients do not trust the certificate. Is it for the name that they ask for, and is its whole chain "
+    "in the file?",
+}
+"""For the log, of the failures that somebody can do something about; all are counted."""
+
+
 class Door:
     """One listener: accepts while there is room, and pauses without losing the kernel's queue."""
 
@@ -79,6 +90,7 @@ class Door:
         self._name = f"{listener.host}:{listener.port}"
         self._is_as: channel.Listener | None = None
         self.entrance = Entrance(listener.scheme, listener.host, listener.port, 1, 0, self._look, self._fail)
+        self.entrance.handshake_failed = self._fail_handshake
         self._listener = Listener(worker.context, self.entrance, fd)
         self.adjust(listener)
 
@@ -91,6 +103,13 @@ class Door:
             self.entrance.limit = max(1, listener.connections)
             self.entrance.room_again = int(self.entrance.limit * ROOM_AGAIN)
             self._look()
+
+    def _fail_handshake(self, reason: int) -> None:
+        """Count it, and say of what somebody can do something about that it happens."""
+        self._worker.count(counters.WORKER_TLS_FAILURES + reason)
+        advice = _HANDSHAKE_ADVICE.get(counters.TLS_FAILURES[reason])
+        if advice:
+            self._worker.complain(f"{self._name}: TLS handshakes fail: {advice}")
 
     def refuse(self) -> None:
         """Let no further client begin to connect, and go on accepting those that have begun.

@@ -19,6 +19,7 @@ cdef class Entrance:
     cdef public bint leaving  # the listener is being closed: its connections end as in a drain
     cdef object crossed  # called when `open` has come to one of the two
     cdef object failed  # called with an error number when a connection could not be accepted
+    cdef public object handshake_failed  # called with the index of a reason in counters.TLS_FAILURES
     cdef public object tls  # the ssl.SSLContext of connections from now on; None: plain
     cdef bytes forwarding  # X-Forwarded-Proto and X-Forwarded-Port of a client that no proxy speaks for
 

@@ -145,7 +145,7 @@ class Listener(Watched):
             if self.entrance.tls is None:
                 stream = Stream()
             else:
-                stream = TlsStream(self.entrance.tls)
+                stream = TlsStream(self.entrance.tls, self.entrance.handshake_failed)
         except BaseException:
             close(fd)
             raise

@@ -4,6 +4,8 @@ OpenSSL works on memory here, not on the socket, so that back-pressure, timeouts
 
 - Until the handshake is over the user hears nothing; its deadline for the first request bounds the handshake, too.
 - One record at a time goes to the user, so a user that wants no more leaves the rest encrypted.
+- A handshake that fails is told by its reason, once. Who speaks HTTP instead is answered in HTTP, in the clear: no record of TLS
+  begins with a letter. Then nothing of it is read, until it has gone or its deadline is over.
 - The end of the connection is told by close_notify, then FIN (RFC 8446 section 6.1).
 """
 
@@ -18,10 +20,35 @@ from cython.cimports.haproxy_py.datapath.sockets import iovec
 from cython.cimports.haproxy_py.datapath.stream import Stream, StreamUser
 from cython.cimports.libc.errno import EPROTO
 
+from haproxy_py.counters import TLS_FAILURES
+
 _RECORD = cython.declare(cython.int, 16384)  # RFC 8446 section 5.1: octets of data in one record
+
+_PLAIN_HTTP = cython.declare(cython.int, TLS_FAILURES.index("plain_http"))
+_PROTOCOL = cython.declare(cython.int, TLS_FAILURES.index("protocol"))
+_CERTIFICATE_REFUSED = cython.declare(cython.int, TLS_FAILURES.index("certificate_refused"))
+_CLOSED = cython.declare(cython.int, TLS_FAILURES.index("closed"))
+_TIMEOUT = cython.declare(cython.int, TLS_FAILURES.index("timeout"))
+_OTHER = cython.declare(cython.int, TLS_FAILURES.index("other"))
+
+_SPEAK_TLS = cython.declare(
+    bytes,
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 74\r\n"
+    b"Cache-Control: no-store\r\nConnection: close\r\n\r\n"
+    b"This port speaks HTTPS, the request was plain HTTP. Use https:// instead.\n",
+)
 
 # What one record decrypts to; of use within one visit only.
 _plain = cython.declare(bytearray, bytearray(_RECORD))
+
+
+def _name_failure(reason: str) -> int:
+    """The index in TLS_FAILURES of what OpenSSL calls it."""
+    if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
+        return _CERTIFICATE_REFUSED
+    if "PROTOCOL" in reason or "NO_SHARED" in reason or "VERSION_TOO" in reason or "FALLBACK" in reason:
+        return _PROTOCOL
+    return _OTHER
 
 
 @cython.final
@@ -29,8 +56,9 @@ _plain = cython.declare(bytearray, bytearray(_RECORD))
 class TlsStream(Stream):
     """The server's side of one TLS connection."""
 
-    def __init__(self, context: object):
-        """`context` is the ssl.SSLContext with the certificate."""
+    def __init__(self, context: object, failed: object):
+        """`context` is the ssl.SSLContext with the certificate; `failed(index of counters.TLS_FAILURES)` hears of a failure."""
+        self.failed = failed
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
@@ -53,6 +81,13 @@ class TlsStream(Stream):
 
     @cython.cfunc
     def deliver(self, size: cython.Py_ssize_t):
+        first: cython.int = self.poller.space[0]
+        if not self.begun:
+            self.begun = True
+            if 65 <= first <= 90:  # A to Z
+                self.refuse_plain()
+        if self.refused:
+            return
         self.incoming.write(PyMemoryView_FromMemory(self.poller.space, size, PyBUF_READ))
         if self.shaking:
             self.shake()
@@ -79,12 +114,29 @@ class TlsStream(Stream):
             self.tls.do_handshake()
         except ssl.SSLWantReadError:
             self.send_records()
-        except ssl.SSLError:
+        except ssl.SSLError as error:
+            self.tell(_name_failure(error.reason or ""))
             self.send_records()  # the alert that says why
             self.fail(EPROTO)
         else:
             self.shaking = False
+            self.failed = None
             self.send_records()
+
+    @cython.cfunc
+    def refuse_plain(self):
+        self.refused = True
+        self.tell(_PLAIN_HTTP)
+        Stream.send(self, PyBytes_AS_STRING(_SPEAK_TLS), PyBytes_GET_SIZE(_SPEAK_TLS))
+        Stream.finish(self)
+
+    @cython.cfunc
+    def tell(self, reason: cython.int) -> cython.void:
+        """The handshake has failed."""
+        failed: object = self.failed
+        self.failed = None
+        if failed is not None:
+            failed(reason)
 
     @cython.cfunc
     def take_records(self):
@@ -174,5 +226,13 @@ class TlsStream(Stream):
 
     @cython.cfunc
     def close(self) -> cython.void:
+        if self.shaking and self.begun:  # else it was only looked whether somebody is here
+            self.tell(_CLOSED if self.finished else _TIMEOUT)
         self.notify()
         Stream.close(self)
+
+    @cython.cfunc
+    def abort(self) -> cython.void:
+        if self.shaking and self.begun:
+            self.tell(_CLOSED)
+        Stream.abort(self)

@@ -42,6 +42,7 @@ class Scrape(Collector):
         yield from self._collect_process()
         yield from self._collect_config()
         yield self._collect_certificates()
+        yield self._collect_handshakes()
         yield from self._collect_instances()
         yield from self._collect_replica_requests()
         yield from self._collect_replica_histograms()
@@ -108,6 +109,12 @@ class Scrape(Collector):
         for index, reason in enumerate(counters.RETRIES):
             retries.add_metric((reason,), totals.sum_cell(view.segments, counters.WORKER_RETRIES + index))
         yield retries
+
+    def _collect_handshakes(self) -> Metric:
+        failures = counter("tls_handshake_failures_total", "TLS handshakes of clients that failed.", ("reason",))
+        for index, reason in enumerate(counters.TLS_FAILURES):
+            failures.add_metric((reason,), totals.sum_cell(self._view.segments, counters.WORKER_TLS_FAILURES + index))
+        return failures
 
     def _collect_certificates(self) -> Metric:
         ends = gauge(

@@ -391,6 +391,98 @@ async def test_client_that_does_not_shake_hands_is_closed_in_time(certificate: C
         await silent.wait_end(within=2)
 
 
+def list_failures(worker: InnerWorker) -> dict[str, int]:
+    """How many handshakes failed, by reason."""
+    counts = {
+        reason: worker.count_worker(counters.WORKER_TLS_FAILURES + index)
+        for index, reason in enumerate(counters.TLS_FAILURES)
+    }
+    return {reason: count for reason, count in counts.items() if count}
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3])
+@pytest.mark.parametrize(
+    "head", [GET, b"PROPFIND /x HTTP/1.1\r\nHost: test\r\n\r\n", b"POST / HTTP/1.1\r\n" + b"a" * 300_000]
+)
+async def test_plain_http_is_answered_400_in_the_clear_and_told(
+    certificate: Certificate, head: bytes, cut: int
+) -> None:
+    async with InnerWorker([NOBODY], certificate=certificate) as worker, await worker.open() as client:
+        client.send(head[:cut])
+        await asyncio.sleep(0.02 if cut else 0)  # so that it comes in two pieces; either way the answer is the same
+        client.send(head[cut:])
+        status, fields, body = await client.read_answer()
+        assert status == 400
+        assert b"Connection: close" in fields
+        assert b"https://" in body
+        assert await client.wait_end() == "fin"
+        client.finish()
+        await eventually(lambda: worker.count_worker(counters.WORKER_CLIENT_CONNECTIONS) == 0)
+        assert list_failures(worker) == {"plain_http": 1}
+        assert worker.list_replies() == {}
+        assert [notice.text for notice in worker.notices if "speak plain HTTP to this port" in notice.text]
+
+
+async def test_client_that_speaks_plain_http_and_stays_is_closed_in_time(certificate: Certificate) -> None:
+    async with (
+        InnerWorker([NOBODY], certificate=certificate, timeouts={"client_head": "300ms"}) as worker,
+        await worker.open() as client,
+    ):
+        client.send(GET)
+        await client.wait_end()
+        await eventually(lambda: worker.count_worker(counters.WORKER_CLIENT_CONNECTIONS) == 0)
+        assert list_failures(worker) == {"plain_http": 1}
+
+
+async def test_failures_are_counted_each_and_logged_once_in_a_while(certificate: Certificate) -> None:
+    async with InnerWorker([NOBODY], certificate=certificate) as worker:
+        for _ in range(20):
+            async with await worker.open() as client:
+                client.send(GET)
+                await client.wait_end()
+        assert list_failures(worker) == {"plain_http": 20}
+        assert len(worker.notices) == 1
+
+
+async def test_client_that_does_not_trust_the_certificate_is_told(certificate: Certificate) -> None:
+    async with InnerWorker([NOBODY], certificate=certificate) as worker, await worker.open() as wire:
+        client = Records(wire, ssl.create_default_context())
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await client.shake()
+        client.send()  # the alert
+        await eventually(lambda: list_failures(worker))
+        assert list_failures(worker) == {"certificate_refused": 1}
+        assert any("do not trust the certificate" in notice.text for notice in worker.notices)
+
+
+async def test_client_that_leaves_or_stops_in_its_handshake_is_counted(certificate: Certificate) -> None:
+    hello = b"\x16\x03\x01\x02\x00\x01"  # the beginning of one
+    async with InnerWorker([NOBODY], certificate=certificate, timeouts={"client_head": "300ms"}) as worker:
+        async with await worker.open() as stays:
+            stays.send(hello)
+            await stays.wait_end()
+        await eventually(lambda: list_failures(worker) == {"timeout": 1})
+        async with await worker.open() as leaves:
+            leaves.send(hello)
+            leaves.finish()
+            await leaves.wait_end()
+        await eventually(lambda: list_failures(worker) == {"timeout": 1, "closed": 1})
+        async with await worker.open() as noisy:
+            noisy.send(bytes(500))
+            await noisy.wait_end()
+        await eventually(lambda: list_failures(worker) == {"timeout": 1, "closed": 1, "other": 1})
+        assert worker.notices == []
+
+
+async def test_connection_without_an_octet_is_no_failure(certificate: Certificate) -> None:
+    """As load balancers check whether a port is open."""
+    async with InnerWorker([NOBODY], certificate=certificate) as worker:
+        async with await worker.open():
+            await eventually(lambda: worker.count_worker(counters.WORKER_CLIENT_CONNECTIONS) == 1)
+        await eventually(lambda: worker.count_worker(counters.WORKER_CLIENT_CONNECTIONS) == 0)
+        assert list_failures(worker) == {}
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 async def test_old_versions_are_refused(
@@ -401,6 +493,7 @@ async def test_old_versions_are_refused(
     async with InnerWorker([NOBODY], certificate=certificate) as worker:
         with pytest.raises((ssl.SSLError, ConnectionResetError)):
             await open_tls(worker.port, context)
+        assert list_failures(worker) == {"protocol": 1}
 
 
 async def test_http_1_1_is_chosen_by_alpn(certificate: Certificate, context: ssl.SSLContext) -> None:
