@@ -1,4 +1,4 @@
-"""What the image leaves out: the `kubernetes` package must still read credentials without it."""
+"""What the image is built from, and what it leaves out: the `kubernetes` package must still read credentials without it."""
 
 from __future__ import annotations
 
@@ -41,3 +41,15 @@ def test_a_trimmed_package_is_small_and_reads_credentials(tmp_path: Path) -> Non
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Bearer t\nthis is no pod with a service account")
+
+
+def test_builder_is_sent_what_it_copies_and_nothing_that_was_built_here() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    sent = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    copied = set()
+    for line in (ROOT / "Dockerfile").read_text().splitlines():
+        if line.startswith("COPY ") and "--from" not in line:
+            copied |= set(line.split()[1:-1])
+    assert "*" in lines
+    assert all(name in sent or str(Path(name).parent) in sent for name in copied), copied - sent
+    assert {"haproxy_py/datapath/*.c", "haproxy_py/datapath/*.so"} <= set(lines)
