@@ -11,6 +11,7 @@ cdef class TlsStream(Stream):
     cdef object failed  # called with a reason of counters.TLS_FAILURES, by its index, when the handshake fails; None: it was
     cdef bint begun  # something has come
     cdef bint refused  # the client does not speak TLS: what it sends is thrown away
+    cdef Py_ssize_t discarded  # octets of that
 
     cdef shake(self)
     cdef refuse_plain(self)

@@ -16,6 +16,7 @@ from cython.cimports.cpython.buffer import PyBUF_READ
 from cython.cimports.cpython.bytearray import PyByteArray_AS_STRING
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cython.cimports.cpython.memoryview import PyMemoryView_FromMemory
+from cython.cimports.haproxy_py.datapath.limits import LINGER_BYTES
 from cython.cimports.haproxy_py.datapath.sockets import iovec
 from cython.cimports.haproxy_py.datapath.stream import Stream, StreamUser
 from cython.cimports.libc.errno import EPROTO
@@ -87,6 +88,9 @@ class TlsStream(Stream):
             if 65 <= first <= 90:  # A to Z
                 self.refuse_plain()
         if self.refused:
+            self.discarded += size
+            if self.discarded > LINGER_BYTES:  # as of other early answers (CON-9)
+                self.fail(EPROTO)
             return
         self.incoming.write(PyMemoryView_FromMemory(self.poller.space, size, PyBUF_READ))
         if self.shaking:

@@ -49,6 +49,14 @@ def test_exchanges_are_counted_by_code_and_method_over_all_workers() -> None:
     assert value(view, "replica_requests_total", **ONE, code="200", method="POST") is None
 
 
+@pytest.mark.parametrize(("index", "reason"), list(enumerate(counters.TLS_FAILURES)))
+def test_handshakes_that_fail_are_counted_by_reason_over_all_workers(index: int, reason: str) -> None:
+    first, second = make_segment(), make_segment()
+    first[counters.WORKER_TLS_FAILURES + index] = 2
+    second[counters.WORKER_TLS_FAILURES + index] = 3
+    assert value(make_view(first, second), "tls_handshake_failures_total", reason=reason) == 5
+
+
 @pytest.mark.parametrize("code", [100, 163, 164, 227, 228, 599, 999])
 def test_every_code_is_found_through_the_bitmap(code: int) -> None:
     cells = make_segment()

@@ -402,7 +402,7 @@ def list_failures(worker: InnerWorker) -> dict[str, int]:
 
 @pytest.mark.parametrize("cut", [0, 1, 3])
 @pytest.mark.parametrize(
-    "head", [GET, b"PROPFIND /x HTTP/1.1\r\nHost: test\r\n\r\n", b"POST / HTTP/1.1\r\n" + b"a" * 300_000]
+    "head", [GET, b"PROPFIND /x HTTP/1.1\r\nHost: test\r\n\r\n", b"POST / HTTP/1.1\r\n" + b"a" * 30_000]
 )
 async def test_plain_http_is_answered_400_in_the_clear_and_told(
     certificate: Certificate, head: bytes, cut: int
@@ -430,6 +430,16 @@ async def test_client_that_speaks_plain_http_and_stays_is_closed_in_time(certifi
     ):
         client.send(GET)
         await client.wait_end()
+        await eventually(lambda: worker.count_worker(counters.WORKER_CLIENT_CONNECTIONS) == 0)
+        assert list_failures(worker) == {"plain_http": 1}
+
+
+async def test_what_a_client_sends_on_that_speaks_plain_http_is_bounded(certificate: Certificate) -> None:
+    async with InnerWorker([NOBODY], certificate=certificate) as worker, await worker.open() as client:
+        client.send(GET)
+        await client.read_answer()
+        for _ in range(10):
+            client.send(b"a" * 16384)
         await eventually(lambda: worker.count_worker(counters.WORKER_CLIENT_CONNECTIONS) == 0)
         assert list_failures(worker) == {"plain_http": 1}
 
