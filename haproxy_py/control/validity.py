@@ -7,6 +7,7 @@ read says nothing: OpenSSL has taken the certificate already, and decides.
 from __future__ import annotations
 
 import calendar
+import math
 import re
 import ssl
 import time
@@ -36,9 +37,11 @@ class Validity:
         if now >= self.ends:
             return f"has expired at {_spell(self.ends)}: clients refuse it. Renew it; the new file is used as soon as it is there"
         if self.ends - now <= WARN_WITHIN:
-            days = int((self.ends - now) // _DAY)
-            left = f"in {days} days" if days > 1 else "tomorrow" if days == 1 else "within a day"
-            return f"expires {left}, at {_spell(self.ends)}. Renew it; the new file is used as soon as it is there"
+            days = math.ceil((self.ends - now) / _DAY)
+            left = f"{days} days" if days > 1 else "a day"
+            return (
+                f"expires within {left}, at {_spell(self.ends)}. Renew it; the new file is used as soon as it is there"
+            )
         return ""
 
 

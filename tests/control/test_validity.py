@@ -84,8 +84,8 @@ def test_what_cannot_be_read_says_nothing_and_raises_nothing(authority: trustme.
     [
         (-30, 60, ""),
         (-30, 14.5, ""),
-        (-30, 13.5, "expires in 13 days"),
-        (-30, 1.5, "expires tomorrow"),
+        (-30, 13.5, "expires within 14 days"),
+        (-30, 1.5, "expires within 2 days"),
         (-30, 0.5, "expires within a day"),
         (-30, 0, "has expired at 2027-01-15 08:00 UTC"),
         (0.1, 60, "is not valid before 2027-01-15 10:24 UTC"),
@@ -100,7 +100,7 @@ def test_warning_says_what_is_wrong_and_when(begins: float, ends: float, said: s
 def test_warning_changes_once_a_day() -> None:
     validity = Validity(0, NOW + 20 * DAY)
     said = {validity.warn(NOW + hour * 3600) for hour in range(25 * 24)}
-    assert len(said - {""}) == 16  # 13 days to none, and expired
+    assert len(said - {""}) == 15  # 14 days to one, and expired
     assert "has expired" in validity.warn(NOW + 400 * DAY)
 
 
