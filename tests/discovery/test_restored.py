@@ -51,7 +51,8 @@ class Followed:
         self.task.cancel()
         await asyncio.wait([self.task])
         await self.api.close()
-        await asyncio.sleep(0)  # a transport that was closed lets go of its socket in the next turn of the loop
+        # A transport that was closed lets go of its socket some turns of the loop later; aiohttp tells nobody when.
+        await asyncio.sleep(0.05)
 
     async def wait_for(self, *names: str) -> None:
         async with asyncio.timeout(20):
